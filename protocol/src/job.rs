@@ -1,0 +1,417 @@
+//! A job as a client submits it: `POST /v1/jobs`.
+//!
+//! Everything but `command` is optional, unknown fields are refused, and what can be wrong with one
+//! field alone is refused while parsing. What depends on the config (profiles, ceilings, file roots)
+//! is decided by the supervisor.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::blob::{Blob, decode_base64};
+use crate::limits::LimitsRequest;
+use crate::path::BoxPath;
+use crate::quantity::Millis;
+
+/// Files of a job, each way.
+pub const FILES_MAX: usize = 4_096;
+
+/// Bytes of a job's files together, each way.
+pub const FILES_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes of `command` and `env` together, NULs included: half of what `execve` takes with a stack of 8 MiB is far more.
+pub const ARGUMENTS_BYTES_MAX: usize = 512 << 10;
+
+/// Bytes of one argument: the kernel's `MAX_ARG_STRLEN` (32 pages), NUL included.
+pub const ARGUMENT_LEN_MAX: usize = 128 << 10;
+
+/// Patterns in `outputs`.
+pub const OUTPUTS_MAX: usize = 256;
+
+/// Labels of a job.
+pub const LABELS_MAX: usize = 32;
+
+/// Bytes of a label's name or value, of a tenant, of a profile's name, of an idempotency key.
+pub const NAME_LEN_MAX: usize = 255;
+
+/// A job, as submitted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobRequest {
+    /// The program and its arguments; the program is looked up in the sandbox's `PATH`.
+    pub command: Vec<String>,
+    /// The sandbox set-up, by its name in the config.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// What the job reads on descriptor 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<Blob>,
+    /// Files to lay into `/box` before the start.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<BoxPath, InputFile>,
+    /// Names or patterns (`*`, `?`, `[…]`, `**`) of files to bring out of `/box` after the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<String>,
+    /// Environment variables, beside the few that the sandbox sets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Limits.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: LimitsRequest,
+    /// Which class of the queue.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub priority: Priority,
+    /// Order within class and tenant: higher first.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub rank: i32,
+    /// Whose job it is; only an administrator may name another tenant than their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Free text pairs, given back with the outcome.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Earliest start, from now; ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<Millis>,
+    /// Latest start, from now (else the job ends as `expired`); ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_within_ms: Option<Millis>,
+    /// How many workers may be lost over this job before it is quarantined; 1 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts_max: Option<u32>,
+    /// What makes a further attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_on: Option<Vec<RetryOn>>,
+    /// A name under which the same job is accepted only once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// The class of a job in the queue.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// Before all others, but not to their starvation.
+    High,
+    /// The usual.
+    #[default]
+    Normal,
+    /// When nothing else waits, and at least every tenth start.
+    Low,
+}
+
+impl Priority {
+    /// The classes, first served first.
+    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+
+    /// The name as JSON and people write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What makes a further attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryOn {
+    /// The worker died, hung or broke the protocol.
+    WorkerLost,
+}
+
+/// A file to lay into the box.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputFile {
+    /// Where its bytes come from.
+    pub content: InputContent,
+    /// Permission bits, 0 to 0o777; 0o644 unless said.
+    pub mode: u32,
+}
+
+/// Where the bytes of an input file come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InputContent {
+    /// The request itself.
+    Bytes(Vec<u8>),
+    /// A file on the supervisor's machine, beneath a root that the profile allows.
+    HostPath(String),
+}
+
+impl InputFile {
+    /// Permission bits of a file that does not name its own.
+    pub const DEFAULT_MODE: u32 = 0o644;
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InputFields {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mode: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum InputForm {
+    Text(String),
+    Fields(InputFields),
+}
+
+impl<'de> Deserialize<'de> for InputFile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const EXPECTED: &str = "a file is a text, or an object with one of text, base64, path and an optional mode like \"755\"";
+        let form = InputForm::deserialize(deserializer).map_err(|_| de::Error::custom(EXPECTED))?;
+        let fields = match form {
+            InputForm::Text(text) => {
+                return Ok(Self {
+                    content: InputContent::Bytes(text.into_bytes()),
+                    mode: Self::DEFAULT_MODE,
+                });
+            }
+            InputForm::Fields(fields) => fields,
+        };
+        let content = match (fields.text, fields.base64, fields.path) {
+            (Some(text), None, None) => InputContent::Bytes(text.into_bytes()),
+            (None, Some(coded), None) => InputContent::Bytes(decode_base64(&coded)?),
+            (None, None, Some(path)) => InputContent::HostPath(path),
+            _ => return Err(de::Error::custom(EXPECTED)),
+        };
+        let mode = match fields.mode {
+            None => Self::DEFAULT_MODE,
+            Some(octal) => u32::from_str_radix(&octal, 8)
+                .ok()
+                .filter(|mode| *mode <= 0o777)
+                .ok_or_else(|| de::Error::custom("mode is three octal digits, like \"755\""))?,
+        };
+        Ok(Self { content, mode })
+    }
+}
+
+impl Serialize for InputFile {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use base64::Engine as _;
+
+        let mut fields = InputFields {
+            text: None,
+            base64: None,
+            path: None,
+            mode: (self.mode != Self::DEFAULT_MODE).then(|| format!("{:o}", self.mode)),
+        };
+        match &self.content {
+            InputContent::Bytes(bytes) => match str::from_utf8(bytes) {
+                Ok(text) if fields.mode.is_none() => return serializer.serialize_str(text),
+                Ok(text) => fields.text = Some(text.to_owned()),
+                Err(_) => {
+                    fields.base64 = Some(base64::prelude::BASE64_STANDARD.encode(bytes));
+                }
+            },
+            InputContent::HostPath(path) => fields.path = Some(path.clone()),
+        }
+        fields.serialize(serializer)
+    }
+}
+
+/// A job that cannot be run whatever the config says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct JobError {
+    /// The field of the request.
+    pub field: &'static str,
+    /// What is wrong with it, and what to do.
+    pub problem: String,
+}
+
+impl JobRequest {
+    /// Checks what needs no config: sizes, counts, NULs.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError`] names the first field that cannot be.
+    pub fn validate(&self) -> Result<(), JobError> {
+        let refuse = |field, problem: &str| {
+            Err(JobError {
+                field,
+                problem: problem.to_owned(),
+            })
+        };
+        match self.command.first().map(String::as_str) {
+            None => return refuse("command", "it is empty; name a program"),
+            Some("") => return refuse("command", "the program's name is empty"),
+            Some(_) => {}
+        }
+        if self.command.iter().any(|argument| argument.contains('\0')) {
+            return refuse("command", "an argument holds a NUL byte");
+        }
+        for (name, value) in &self.env {
+            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+                return refuse(
+                    "env",
+                    "a name is empty or holds `=`, or something holds a NUL byte",
+                );
+            }
+        }
+        let arguments = self.command.iter().map(|argument| argument.len() + 1);
+        let variables = self
+            .env
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 2);
+        if arguments
+            .clone()
+            .chain(variables.clone())
+            .any(|len| len > ARGUMENT_LEN_MAX)
+        {
+            return refuse(
+                "command",
+                "one argument or variable is longer than 128 KiB; hand it in as a file",
+            );
+        }
+        if arguments.chain(variables).sum::<usize>() > ARGUMENTS_BYTES_MAX {
+            return refuse(
+                "command",
+                "with env it is longer than 512 KiB; hand it in as a file",
+            );
+        }
+        if self.files.len() > FILES_MAX {
+            return refuse("files", "more than 4096 files");
+        }
+        let bytes: u64 = self.files.values().map(InputFile::inline_bytes).sum();
+        if bytes > FILES_BYTES_MAX {
+            return refuse("files", "together they are larger than 64 MiB");
+        }
+        if self.outputs.len() > OUTPUTS_MAX {
+            return refuse("outputs", "more than 256 patterns");
+        }
+        for pattern in &self.outputs {
+            if let Err(error) = pattern.parse::<BoxPath>() {
+                return refuse("outputs", &error.to_string());
+            }
+        }
+        if self.labels.len() > LABELS_MAX {
+            return refuse("labels", "more than 32 labels");
+        }
+        let names = self
+            .labels
+            .iter()
+            .flat_map(|(name, value)| [name, value])
+            .chain(&self.tenant)
+            .chain(&self.profile)
+            .chain(&self.idempotency_key);
+        if names.into_iter().any(|name| name.len() > NAME_LEN_MAX) {
+            return refuse(
+                "labels",
+                "a label, tenant, profile or key is longer than 255 bytes",
+            );
+        }
+        if !(1..=100).contains(&self.attempts_max.unwrap_or(1)) {
+            return refuse("attempts_max", "it must be 1 to 100");
+        }
+        Ok(())
+    }
+}
+
+impl InputFile {
+    fn inline_bytes(&self) -> u64 {
+        match &self.content {
+            InputContent::Bytes(bytes) => u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            InputContent::HostPath(_) => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<JobRequest, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    #[test]
+    fn a_command_alone_is_a_job() {
+        let job = parse(r#"{"command": ["true"]}"#).unwrap();
+        assert!(job.validate().is_ok());
+        assert_eq!(
+            serde_json::to_string(&job).unwrap(),
+            r#"{"command":["true"]}"#
+        );
+    }
+
+    #[test]
+    fn a_job_survives_json() {
+        let json = r#"{"command":["python3","main.py"],"stdin":{"base64":"/w=="},"files":{"in.txt":"hi","tool":{"base64":"/w==","mode":"755"},"x":{"path":"/srv/x"}},"outputs":["out/*.png"],"limits":{"timeout_ms":5000},"priority":"high"}"#;
+        let job = parse(json).unwrap();
+        assert_eq!(serde_json::to_string(&job).unwrap(), json);
+        assert_eq!(job.files[&"tool".parse().unwrap()].mode, 0o755);
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_field_is_said() {
+        for (json, word) in [
+            (
+                r#"{"command": ["x"], "colour": 1}"#,
+                "unknown field `colour`",
+            ),
+            (r#"{"command": ["x"], "files": {"../a": ""}}"#, "`..`"),
+            (
+                r#"{"command": ["x"], "files": {"a": {"mode": "755"}}}"#,
+                "one of text",
+            ),
+            (
+                r#"{"command": ["x"], "files": {"a": {"text": "", "mode": "4755"}}}"#,
+                "octal",
+            ),
+            (r#"{"command": ["x"], "priority": "urgent"}"#, "urgent"),
+            (r#"{}"#, "command"),
+        ] {
+            let error = parse(json).unwrap_err().to_string();
+            assert!(error.contains(word), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_needs_the_whole_job_is_checked_by_validate() {
+        let good = JobRequest {
+            command: vec!["x".into()],
+            ..JobRequest::default()
+        };
+        assert!(good.validate().is_ok());
+        let empty = JobRequest::default();
+        assert_eq!(empty.validate().unwrap_err().field, "command");
+        let nul = JobRequest {
+            command: vec!["x\0".into()],
+            ..JobRequest::default()
+        };
+        assert_eq!(nul.validate().unwrap_err().field, "command");
+        let climbing = JobRequest {
+            outputs: vec!["../*".into()],
+            ..good.clone()
+        };
+        assert_eq!(climbing.validate().unwrap_err().field, "outputs");
+        let stubborn = JobRequest {
+            attempts_max: Some(0),
+            ..good
+        };
+        assert_eq!(stubborn.validate().unwrap_err().field, "attempts_max");
+    }
+}
