@@ -1,0 +1,111 @@
+//! Everything that can happen to the pool: one closed list, in past participles.
+
+use core::time::Duration;
+
+use wpool_protocol::id::{AttemptRef, JobId, WorkerRef};
+use wpool_protocol::job::Priority;
+
+use alloc::string::String;
+
+use crate::action::RecordId;
+use crate::settings::Settings;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A client submitted a job. Its id has not been seen before.
+    JobSubmitted(NewJob),
+    /// A client asked for a job's end.
+    CancelRequested(JobId),
+    /// The recorder has made a record durable. Records are synced in the order they were asked for.
+    RecordSynced(RecordId),
+    /// The worker process could not be born at all.
+    SpawnFailed(WorkerRef),
+    /// The worker has built its sandbox.
+    WorkerReady(WorkerRef),
+    /// The worker process has ended: the kernel says so.
+    WorkerExited(WorkerRef),
+    /// The worker said something it may not say.
+    WorkerViolated(WorkerRef),
+    /// The worker has answered the ping with this number.
+    PingAnswered(WorkerRef, u64),
+    /// The worker says that the job's program runs.
+    JobStarted(WorkerRef, AttemptRef),
+    /// The worker says that the job's tree is dead.
+    JobEnded(WorkerRef, AttemptRef, JobEnd),
+    /// The operator: accept jobs, start none.
+    PauseRequested,
+    /// The operator: undo pause and drain.
+    ResumeRequested,
+    /// The operator: refuse jobs and finish what runs.
+    DrainRequested(DrainScope),
+    /// SIGTERM: drain; when the grace is over, end what still runs, uncounted; then stop.
+    ShutdownRequested {
+        /// How long running jobs may go on.
+        grace: Duration,
+    },
+    /// The operator has changed the config.
+    SettingsChanged(Settings),
+    /// Time has passed [`Pool::deadline`](crate::pool::Pool::deadline), or may have.
+    TimeReached,
+}
+
+/// What the pool must know of a job; the rest of it stays with the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewJob {
+    /// Its name.
+    pub id: JobId,
+    /// Whose it is.
+    pub tenant: String,
+    /// Its class.
+    pub priority: Priority,
+    /// Order within class and tenant: higher first.
+    pub rank: i32,
+    /// What it takes of the queue's bytes: command, env, stdin and files.
+    pub bytes: u64,
+    /// Its wall time and grace together: past them (and some slack) its worker is taken for broken.
+    pub run_time_max: Duration,
+    /// Earliest start, from submission.
+    pub delay: Duration,
+    /// Latest start, from submission.
+    pub start_within: Option<Duration>,
+    /// Lost workers that it may cost; at least 1.
+    pub attempts_max: u32,
+    /// Whether a lost worker makes a further attempt at all.
+    pub on_worker_lost: OnWorkerLost,
+}
+
+/// What a lost worker means for its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnWorkerLost {
+    /// Requeue up to `attempts_max`, then quarantine.
+    Requeue,
+    /// Quarantine at once.
+    Quarantine,
+}
+
+/// How a job's run ended, by its worker's report; what else it says stays with the supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobEnd {
+    /// By itself, with exit code 0.
+    Succeeded,
+    /// By itself otherwise, or its program could not be executed.
+    Failed,
+    /// By its wall time.
+    TimedOut,
+    /// By another limit.
+    LimitExceeded,
+    /// Because the pool said `Stop`.
+    Stopped,
+    /// Its box could not be built: no fault of the job's, a fault of the worker's.
+    Unbuilt,
+}
+
+/// What a drain empties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainScope {
+    /// What runs; the queue stays.
+    Running,
+    /// What runs and what waits.
+    Queued,
+}

@@ -1,0 +1,68 @@
+//! What the pool shows of itself: plain values, made from the state the scheduler uses.
+
+use wpool_protocol::id::{AttemptRef, JobId, WorkerRef};
+use wpool_protocol::status::{PoolState, QueuePressure, QueueStatus, SlotState};
+
+use crate::time::Instant;
+
+/// The pool at a glance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolView {
+    /// What it does.
+    pub state: PoolState,
+    /// Waiting jobs.
+    pub queued: QueueStatus,
+    /// How full the queue is.
+    pub pressure: QueuePressure,
+    /// Jobs that run.
+    pub active: u64,
+    /// Slots that are parked.
+    pub parked: u16,
+}
+
+/// A slot at a glance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotView {
+    /// Its present worker, or the one that comes next.
+    pub worker: WorkerRef,
+    /// What it does.
+    pub state: SlotState,
+    /// The run in it.
+    pub attempt: Option<AttemptRef>,
+    /// Since when.
+    pub since: Instant,
+    /// Jobs that ended in it.
+    pub jobs_done: u64,
+    /// Workers that it lost.
+    pub crashes: u64,
+    /// When a parked slot tries again.
+    pub parked_until: Option<Instant>,
+}
+
+/// Where a job that has not ended is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobPlace {
+    /// Its acceptance is being recorded; it may run already, but nobody may know.
+    Accepting,
+    /// It waits for a slot.
+    Ready,
+    /// It may not start before this moment.
+    Delayed(Instant),
+    /// It is on this worker.
+    OnSlot(WorkerRef, AttemptRef),
+    /// Its end is being recorded.
+    Concluding,
+}
+
+/// A job that has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JobView {
+    /// Its name.
+    pub id: JobId,
+    /// Where it is.
+    pub place: JobPlace,
+    /// Runs begun.
+    pub attempts: u32,
+    /// Workers lost over it.
+    pub lost: u32,
+}
