@@ -1,0 +1,253 @@
+//! The birth of a worker: `clone3`, a gate, id maps, `exec` by descriptor.
+//!
+//! ```text
+//!   supervisor (main thread)                 child
+//!     pipes, descriptors above the targets
+//!     clone3 ────────────────────────────────▶ PDEATHSIG, reads the gate
+//!     writes setgroups, uid_map, gid_map         │
+//!     writes the gate byte ─────────────────────▶ takes the ids, keeps capabilities,
+//!                                                 dups, closes, execs (birth/child.rs)
+//! ```
+//!
+//! The death signal is tied to the *thread* that clones (prctl(2)), so that a birth must happen on a
+//! thread that lives as long as the supervisor. If the supervisor dies before the gate byte, the child
+//! reads end of file and exits; if after, the death signal ends it.
+//!
+//! # Invariants
+//!
+//! - The child has exactly the descriptors 0, 1, 2 (the null device) and those it was given, from 3 up.
+//! - A child that could not exec says at which call and with which errno, on a pipe that exec closes.
+
+mod child;
+
+use std::ffi::{CStr, CString};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::fs::OFlags;
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::clone3::{Child, clone3, exit_now};
+use crate::namespaces::Namespaces;
+
+/// The first descriptor that a worker is given.
+pub const FIRST_DESCRIPTOR: u32 = 3;
+
+/// Descriptors are lifted above this before the clone, so that the child's dups overwrite none it still needs.
+const LIFTED_FROM: i32 = 64;
+
+/// What to give birth to.
+#[derive(Debug)]
+pub struct Birth<'a> {
+    /// The program, open for reading or as a path.
+    pub binary: BorrowedFd<'a>,
+    /// Its arguments, with its name first.
+    pub arguments: &'a [&'a CStr],
+    /// Its whole environment, each `NAME=value`.
+    pub environment: &'a [&'a CStr],
+    /// Its descriptors from [`FIRST_DESCRIPTOR`] up.
+    pub descriptors: &'a [BorrowedFd<'a>],
+    /// Its namespaces.
+    pub namespaces: Namespaces,
+    /// Its ids.
+    pub ids: IdMap,
+    /// The cgroup to be born into.
+    pub cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// How ids inside map to ids outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdMap {
+    /// One id: `inside` is this process' own effective id. What an ordinary user may do.
+    Single {
+        /// The uid and gid inside.
+        inside: u32,
+    },
+    /// 0 and up inside are `first` and up outside. Needs `CAP_SETUID` and `CAP_SETGID`.
+    Range {
+        /// The first uid and gid outside.
+        first: u32,
+        /// How many.
+        count: u32,
+    },
+}
+
+/// A newborn worker.
+#[derive(Debug)]
+pub struct Newborn {
+    /// Its pid as this process sees it.
+    pub pid: u32,
+    /// Its pidfd.
+    pub pidfd: OwnedFd,
+    /// Tells why it could not exec, once it has exited.
+    pub failure: FailureReport,
+}
+
+/// Why a birth failed.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {step}")]
+pub struct BirthError {
+    /// What failed.
+    pub step: BirthStep,
+    /// How.
+    #[source]
+    pub source: io::Error,
+}
+
+/// A step of a birth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BirthStep {
+    /// Pipes and descriptors of the birth itself.
+    #[error("prepare the descriptors of a worker")]
+    Prepare,
+    /// `clone3(2)`.
+    #[error("clone a worker into its namespaces (clone3)")]
+    Clone,
+    /// `/proc/PID/setgroups`.
+    #[error("give up supplementary groups (/proc/PID/setgroups)")]
+    DenySetgroups,
+    /// `/proc/PID/uid_map`.
+    #[error("map the user ids of a worker (/proc/PID/uid_map)")]
+    UidMap,
+    /// `/proc/PID/gid_map`.
+    #[error("map the group ids of a worker (/proc/PID/gid_map)")]
+    GidMap,
+    /// The byte that lets the child go on.
+    #[error("open the gate of a worker")]
+    Gate,
+}
+
+impl BirthStep {
+    const fn failed(self) -> impl Fn(io::Error) -> BirthError {
+        move |source| BirthError { step: self, source }
+    }
+}
+
+/// Gives birth. The calling thread must live as long as the workers may.
+///
+/// # Errors
+///
+/// [`BirthError`] names the step. After an error no child is left.
+pub fn bear(birth: &Birth<'_>) -> Result<Newborn, BirthError> {
+    let prepare = BirthStep::Prepare.failed();
+    let lift = |fd: BorrowedFd<'_>| fcntl_dupfd_cloexec(fd, LIFTED_FROM).map_err(io::Error::from);
+    let null = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .map_err(&prepare)?;
+    let (gate_read, gate_write) = pipe_with(PipeFlags::CLOEXEC)
+        .map_err(io::Error::from)
+        .map_err(&prepare)?;
+    let (failure_read, failure_write) = pipe_with(PipeFlags::CLOEXEC)
+        .map_err(io::Error::from)
+        .map_err(&prepare)?;
+    let lifted: Vec<OwnedFd> = birth
+        .descriptors
+        .iter()
+        .map(|fd| lift(*fd))
+        .collect::<io::Result<_>>()
+        .map_err(&prepare)?;
+    let null = lift(null.as_fd()).map_err(&prepare)?;
+    let gate_read = lift(gate_read.as_fd()).map_err(&prepare)?;
+    let failure_write = lift(failure_write.as_fd()).map_err(&prepare)?;
+    let binary = lift(birth.binary).map_err(&prepare)?;
+    let plan = child::Plan::new(child::Inputs {
+        null: &null,
+        gate: &gate_read,
+        failure: &failure_write,
+        binary: &binary,
+        descriptors: &lifted,
+        arguments: birth.arguments,
+        environment: birth.environment,
+        ids: birth.ids,
+    });
+    // SAFETY: this process may have threads; in the child only `child::run` is called, which makes
+    // nothing but system calls, allocates nothing and does not return.
+    let newborn = match unsafe { clone3(birth.namespaces, birth.cgroup) } {
+        Ok(Some(child)) => child,
+        Ok(None) => exit_now(child::run(&plan)),
+        Err(source) => return Err(BirthStep::Clone.failed()(source)),
+    };
+    // The child's copies alone must decide when these pipes end.
+    drop((gate_read, failure_write));
+    open_gate(&newborn, birth.ids, gate_write).inspect_err(|_| end(&newborn))?;
+    rustix::fs::fcntl_setfl(&failure_read, OFlags::NONBLOCK)
+        .map_err(io::Error::from)
+        .map_err(&prepare)
+        .inspect_err(|_| end(&newborn))?;
+    Ok(Newborn {
+        pid: newborn.pid,
+        pidfd: newborn.pidfd,
+        failure: FailureReport(File::from(failure_read)),
+    })
+}
+
+/// Writes the id maps, then lets the child go on.
+fn open_gate(child: &Child, ids: IdMap, gate: OwnedFd) -> Result<(), BirthError> {
+    let write = |file: &str, step: BirthStep, text: &str| {
+        OpenOptions::new()
+            .write(true)
+            .open(format!("/proc/{}/{file}", child.pid))
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(step.failed())
+    };
+    let (uids, gids) = match ids {
+        IdMap::Single { inside } => {
+            // Without this the kernel refuses a gid_map from a process without CAP_SETGID (user_namespaces(7)).
+            write("setgroups", BirthStep::DenySetgroups, "deny")?;
+            let uid = rustix::process::geteuid().as_raw();
+            let gid = rustix::process::getegid().as_raw();
+            (format!("{inside} {uid} 1"), format!("{inside} {gid} 1"))
+        }
+        IdMap::Range { first, count } => {
+            let map = format!("0 {first} {count}");
+            (map.clone(), map)
+        }
+    };
+    write("uid_map", BirthStep::UidMap, &uids)?;
+    write("gid_map", BirthStep::GidMap, &gids)?;
+    File::from(gate)
+        .write_all(&[1])
+        .map_err(BirthStep::Gate.failed())
+}
+
+/// Ends and reaps a child that will not become a worker.
+fn end(child: &Child) {
+    let killed = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
+    let reaped = killed.and_then(|()| {
+        rustix::process::waitid(
+            rustix::process::WaitId::PidFd(child.pidfd.as_fd()),
+            rustix::process::WaitIdOptions::EXITED,
+        )
+    });
+    // Both can only fail for a child that is not ours, and this one was made three lines earlier.
+    debug_assert!(reaped.is_ok(), "{reaped:?}");
+}
+
+/// Tells why a worker could not exec.
+#[derive(Debug)]
+pub struct FailureReport(File);
+
+impl FailureReport {
+    /// Why the worker could not exec; `None` if it could, or has not tried yet.
+    pub fn read(&mut self) -> Option<String> {
+        let mut record = [0u8; child::FAILURE_LEN];
+        self.0.read_exact(&mut record).ok()?;
+        child::describe(record)
+    }
+}
+
+/// Makes C strings of `texts`.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::InvalidInput`] if one holds a NUL byte.
+pub fn c_strings<T: Into<Vec<u8>>>(texts: impl IntoIterator<Item = T>) -> io::Result<Vec<CString>> {
+    texts
+        .into_iter()
+        .map(|text| CString::new(text).map_err(|_| io::ErrorKind::InvalidInput.into()))
+        .collect()
+}

@@ -1,0 +1,126 @@
+//! `clone3(2)`: a child by fork, with namespaces, a pidfd and a cgroup of its own from its first moment.
+//!
+//! nix has no `clone3` and rustix neither; libc's `CLONE_INTO_CGROUP` and `CLONE_CLEAR_SIGHAND` are 0 by
+//! an overflow, so that they are written out here (values of `linux/sched.h`).
+//!
+//! # Invariants
+//!
+//! - The child shares nothing with its parent but what a fork shares; no `CLONE_VM`.
+//! - Its exit is announced by SIGCHLD, so that `wait` needs no `__WALL`.
+
+use std::fs;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+
+use crate::namespaces::Namespaces;
+
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// A new child, as its parent sees it.
+#[derive(Debug)]
+pub struct Child {
+    /// Its pid in the parent's pid namespace.
+    pub pid: u32,
+    /// Its pidfd; close-on-exec.
+    pub pidfd: OwnedFd,
+}
+
+/// The proof that this process has one thread: in its forks, ordinary code may run.
+///
+/// Not `Send`: it stays with the thread that made it.
+#[derive(Clone, Copy, Debug)]
+pub struct SingleThreaded(PhantomData<*const ()>);
+
+impl SingleThreaded {
+    /// Looks whether this process has one thread.
+    ///
+    /// # Errors
+    ///
+    /// Of reading `/proc/self/task`; [`io::ErrorKind::Other`] if there are more threads.
+    pub fn verify() -> io::Result<Self> {
+        match fs::read_dir("/proc/self/task")?.count() {
+            1 => Ok(Self(PhantomData)),
+            threads => Err(io::Error::other(format!(
+                "the process has {threads} threads where one was expected"
+            ))),
+        }
+    }
+
+    /// Forks a child that runs `body` and exits with what it returns.
+    ///
+    /// Signal handlers are reset to their defaults in the child; the signal mask is inherited.
+    ///
+    /// # Errors
+    ///
+    /// Those of `clone3(2)`.
+    pub fn fork(
+        self,
+        namespaces: Namespaces,
+        cgroup: Option<BorrowedFd<'_>>,
+        body: impl FnOnce() -> u8,
+    ) -> io::Result<Child> {
+        // SAFETY: `self` proves that no other thread exists, so that no lock of the allocator or of
+        // the standard library can be held in the child by a thread that is not there.
+        let child = unsafe { clone3(namespaces, cgroup) }?;
+        child.map_or_else(|| exit_now(body()), Ok)
+    }
+}
+
+/// Ends this process without running any destructor or handler: what they would do belongs to the parent.
+pub(crate) fn exit_now(code: u8) -> ! {
+    // SAFETY: `_exit` has no preconditions and does not return.
+    unsafe { libc::_exit(i32::from(code)) }
+}
+
+/// Forks. `None` in the child.
+///
+/// # Safety
+///
+/// If the process has other threads, the child may only make async-signal-safe calls until it execs or exits.
+pub(crate) unsafe fn clone3(
+    namespaces: Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> io::Result<Option<Child>> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: `clone_args` is plain data for which all zeroes means "nothing asked for".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = namespaces.flags() | CLONE_PIDFD | CLONE_CLEAR_SIGHAND;
+    args.pidfd = (&raw mut pidfd).addr() as u64;
+    args.exit_signal = libc::SIGCHLD.unsigned_abs().into();
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+    }
+    // SAFETY: `args` and `pidfd` outlive the call; without CLONE_VM the child runs on its own copy of
+    // this stack, and what it may do there is the caller's promise.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut args,
+            size_of::<libc::clone_args>(),
+        )
+    };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => Ok(Some(Child {
+            pid: u32::try_from(pid).unwrap_or(0),
+            // SAFETY: the kernel has just written a new descriptor there that nobody else owns.
+            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+        })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_threads_has_no_proof_of_one_thread() {
+        // The test harness runs each test on a thread of its own.
+        assert!(SingleThreaded::verify().is_err());
+    }
+}
