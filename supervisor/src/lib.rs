@@ -1,1 +1,4 @@
-//! Being written.
+//! The supervisor of wpool.
+
+pub mod birth;
+pub mod output;

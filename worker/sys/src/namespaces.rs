@@ -39,6 +39,9 @@ impl Namespaces {
             | Self::CGROUP.0,
     );
 
+    /// All that a job is born into; its user, uts and cgroup namespaces are its worker's.
+    pub const JOB: Self = Self(Self::PID.0 | Self::MOUNT.0 | Self::NET.0 | Self::IPC.0);
+
     /// Each namespace with its name.
     pub const NAMED: [(&'static str, Self); 7] = [
         ("user", Self::USER),

@@ -1,0 +1,335 @@
+//! Giving birth to workers: everything of it that is decided once, and the rest for each.
+//!
+//! # Invariants
+//!
+//! - The binary is opened once: an upgrade of the package never mixes versions. It is a sealed copy in
+//!   memory, so that no job, whoever it is on the host, can write to what runs.
+//! - A worker gets an empty environment: no secret of the service's reaches it.
+//! - Births happen on the thread that owns the nursery: the kernel ties a worker's death signal to it.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::fs::{CWD, MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::mount::{OpenTreeFlags, open_tree};
+use wpool_protocol::id::{SlotId, WorkerRef};
+use wpool_protocol::outcome::Identity;
+use wpool_protocol::wire::{
+    IsolationPolicy, MountSetup, MountSource, ProfileSetup, Setup, StoreLayout,
+};
+use wpool_sys::birth::{Birth, FailureReport, IdMap, bear};
+use wpool_sys::namespaces::Namespaces;
+use wpool_worker::worker::FIRST_NAMED;
+
+use crate::output::OutputStore;
+
+/// The first id of the range that jobs get where the supervisor may map ids: above what systemd gives to
+/// containers and services (524288 to 1879048191), below what is reserved from 2³¹ up.
+pub const FIRST_ID: u32 = 0x7000_0000;
+
+/// Ids of one slot: as many as a user namespace usually has.
+pub const IDS_PER_SLOT: u32 = 1 << 16;
+
+/// The id of an ordinary user, inside.
+const ID_INSIDE: u32 = 1000;
+
+/// What all workers have in common.
+#[derive(Debug)]
+pub struct NurseryPlan {
+    /// What to do about a missing security layer.
+    pub policy: IsolationPolicy,
+    /// The profiles that jobs may name.
+    pub profiles: Vec<ProfilePlan>,
+    /// Room for one output stream in the store.
+    pub stream_bytes: u64,
+    /// The cores that jobs may use.
+    pub cores: Vec<u16>,
+    /// How to open the program.
+    pub binary: BinarySource,
+}
+
+/// A profile, as workers are told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProfilePlan {
+    /// Its name.
+    pub name: String,
+    /// Host paths and where they appear.
+    pub mounts: Vec<(PathBuf, String)>,
+}
+
+/// How to open the program that workers run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BinarySource {
+    /// A sealed copy: for a daemon.
+    SealedCopy,
+    /// The file itself, unless it is ours to write: for a single run, which cannot wait for a copy.
+    File,
+}
+
+/// Gives birth to workers.
+#[derive(Debug)]
+pub struct Nursery {
+    plan: NurseryPlan,
+    binary: OwnedFd,
+    identity: Identity,
+}
+
+/// A worker that has just been born; it has said nothing yet.
+#[derive(Debug)]
+pub struct Newborn {
+    /// Its pid as the host sees it.
+    pub pid: u32,
+    /// Its pidfd.
+    pub pidfd: OwnedFd,
+    /// Where its commands go.
+    pub commands: OwnedFd,
+    /// Where its replies come from.
+    pub replies: OwnedFd,
+    /// Where its jobs' output is.
+    pub store: OutputStore,
+    /// What to say after the greeting.
+    pub setup: Setup,
+    /// Tells why it could not exec, once it has exited.
+    pub failure: FailureReport,
+}
+
+/// A nursery that cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum NurseryError {
+    /// The program could not be opened or copied.
+    #[error("failed to open wpool's own program")]
+    Binary(#[source] io::Error),
+}
+
+/// A birth that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BirthError {
+    /// A pipe or the output store.
+    #[error("failed to make the pipes of a worker")]
+    Pipes(#[source] io::Error),
+    /// A mount of a profile.
+    #[error("failed to open {path}, a mount of profile `{profile}`")]
+    Mount {
+        /// The path.
+        path: PathBuf,
+        /// The profile.
+        profile: String,
+        /// How.
+        #[source]
+        source: io::Error,
+    },
+    /// The process itself.
+    #[error(transparent)]
+    Process(#[from] wpool_sys::birth::BirthError),
+}
+
+impl Nursery {
+    /// Opens what all births need.
+    ///
+    /// # Errors
+    ///
+    /// [`NurseryError`] if the running program cannot be opened.
+    pub fn new(plan: NurseryPlan) -> Result<Self, NurseryError> {
+        Ok(Self {
+            binary: open_binary(plan.binary).map_err(NurseryError::Binary)?,
+            identity: if may_map_ids() {
+                Identity::Own
+            } else {
+                Identity::Shared
+            },
+            plan,
+        })
+    }
+
+    /// Whose ids jobs have.
+    pub const fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Gives birth to the worker of a slot.
+    ///
+    /// # Errors
+    ///
+    /// [`BirthError`] says what failed; no process is left then.
+    pub fn bear(&self, worker: WorkerRef) -> Result<Newborn, BirthError> {
+        self.bear_with(worker, None)
+    }
+
+    /// Gives birth to a worker that runs one job on these descriptors, its 0, 1 and 2.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::bear`].
+    pub fn bear_with(
+        &self,
+        worker: WorkerRef,
+        stdio: Option<[BorrowedFd<'_>; 3]>,
+    ) -> Result<Newborn, BirthError> {
+        let layout = StoreLayout {
+            stream_bytes: self.plan.stream_bytes,
+        };
+        let (commands_read, commands) = io::pipe().map_err(BirthError::Pipes)?;
+        let (replies, replies_write) = io::pipe().map_err(BirthError::Pipes)?;
+        let store = new_store(layout).map_err(BirthError::Pipes)?;
+        let (profiles, trees) = self.profiles(u32::from(stdio.is_some()) * 3)?;
+        let mut descriptors = vec![commands_read.as_fd(), replies_write.as_fd(), store.as_fd()];
+        descriptors.extend(stdio.iter().flatten());
+        descriptors.extend(trees.iter().map(|tree| tree.as_fd()));
+        let arguments = [
+            CString::from(c"wpool"),
+            CString::from(c"worker"),
+            text(format!("slot={}", worker.slot)),
+            text(format!("gen={}", worker.generation)),
+        ];
+        let born = bear(&Birth {
+            binary: self.binary.as_fd(),
+            arguments: &arguments.each_ref().map(|argument| argument.as_c_str()),
+            environment: &[],
+            descriptors: &descriptors,
+            namespaces: Namespaces::WORKER,
+            ids: self.ids(worker.slot),
+            cgroup: None,
+        })?;
+        Ok(Newborn {
+            pid: born.pid,
+            pidfd: born.pidfd,
+            failure: born.failure,
+            commands: commands.into(),
+            replies: replies.into(),
+            store: OutputStore::new(File::from(store), layout),
+            setup: Setup {
+                slot: worker.slot,
+                policy: self.plan.policy,
+                identity: self.identity,
+                profiles,
+                store: layout,
+                cgroup: None,
+                stdio: stdio.map(|_| [FIRST_NAMED, FIRST_NAMED + 1, FIRST_NAMED + 2]),
+                cores: self.cores(worker.slot),
+            },
+        })
+    }
+
+    /// The ids of a slot.
+    fn ids(&self, slot: SlotId) -> IdMap {
+        match self.identity {
+            Identity::Own => IdMap::Range {
+                first: FIRST_ID + u32::from(slot.0 % MAPPED_SLOTS) * IDS_PER_SLOT,
+                count: IDS_PER_SLOT,
+            },
+            Identity::Shared => IdMap::Single { inside: ID_INSIDE },
+        }
+    }
+
+    /// All cores, the slot's own first.
+    fn cores(&self, slot: SlotId) -> Vec<u16> {
+        let mut cores = self.plan.cores.clone();
+        if !cores.is_empty() {
+            let len = cores.len();
+            cores.rotate_left(usize::from(slot.0) % len);
+        }
+        cores
+    }
+
+    /// What to tell of the profiles, and the mounts that the worker could not make itself.
+    ///
+    /// A worker with ids of its own may not enter a directory that root alone may: root hands it the
+    /// mount. An ordinary user's worker can go where the user can.
+    fn profiles(&self, before: u32) -> Result<(Vec<ProfileSetup>, Vec<OwnedFd>), BirthError> {
+        let mut trees = Vec::new();
+        let mut profiles = Vec::new();
+        for profile in &self.plan.profiles {
+            let mut mounts = Vec::new();
+            for (path, destination) in &profile.mounts {
+                let source = match self.identity {
+                    Identity::Shared => MountSource::Path(path.to_string_lossy().into_owned()),
+                    Identity::Own => {
+                        let number = u32::try_from(trees.len()).unwrap_or(u32::MAX);
+                        trees.push(detached_copy(path).map_err(|source| BirthError::Mount {
+                            path: path.clone(),
+                            profile: profile.name.clone(),
+                            source,
+                        })?);
+                        MountSource::Descriptor(FIRST_NAMED + before + number)
+                    }
+                };
+                mounts.push(MountSetup {
+                    source,
+                    destination: destination.clone(),
+                });
+            }
+            profiles.push(ProfileSetup {
+                name: profile.name.clone(),
+                mounts,
+            });
+        }
+        Ok((profiles, trees))
+    }
+}
+
+/// Slots whose ranges fit between [`FIRST_ID`] and 2³¹.
+const MAPPED_SLOTS: u16 = 4_096;
+
+const _: () = assert!(FIRST_ID + MAPPED_SLOTS as u32 * IDS_PER_SLOT <= 1 << 31);
+
+fn text(text: String) -> CString {
+    CString::new(text).unwrap_or_default()
+}
+
+/// Whether this process may map ranges of ids: root, or a service with the two capabilities.
+fn may_map_ids() -> bool {
+    use rustix::thread::CapabilitySet as Set;
+
+    rustix::thread::capabilities(None).is_ok_and(|held| {
+        held.effective
+            .contains(Set::SETUID | Set::SETGID | Set::SYS_ADMIN)
+    })
+}
+
+fn detached_copy(path: &PathBuf) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    Ok(open_tree(CWD, path, flags)?)
+}
+
+/// A memory file that neither side can shorten or let grow.
+fn new_store(layout: StoreLayout) -> io::Result<OwnedFd> {
+    let store = memfd_create(
+        c"wpool-output",
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+    )?;
+    rustix::fs::ftruncate(&store, layout.len())?;
+    fcntl_add_seals(
+        &store,
+        SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
+    )?;
+    Ok(store)
+}
+
+fn open_binary(source: BinarySource) -> io::Result<OwnedFd> {
+    let mut file = File::open("/proc/self/exe")?;
+    if source == BinarySource::File && !is_ours_to_write(&file)? {
+        return Ok(file.into());
+    }
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // From 6.3 on the kernel wants to be told that the file is to be executed; before, it refuses the flag.
+    let copy = memfd_create(c"wpool", flags | MemfdFlags::EXEC)
+        .or_else(|_| memfd_create(c"wpool", flags))?;
+    let mut copy = File::from(copy);
+    io::copy(&mut file, &mut copy)?;
+    rustix::fs::fchmod(&copy, rustix::fs::Mode::from_raw_mode(0o555))?;
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    fcntl_add_seals(&copy, seals)?;
+    Ok(copy.into())
+}
+
+/// Whether a job with this process' host ids could write to the file.
+fn is_ours_to_write(file: &File) -> io::Result<bool> {
+    let stat = rustix::fs::fstat(file)?;
+    let ours = rustix::process::geteuid().as_raw();
+    Ok((ours != 0 && stat.st_uid == ours) || stat.st_mode & 0o022 != 0)
+}

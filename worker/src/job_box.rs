@@ -1,0 +1,275 @@
+//! A box: a job's own files, its init, and the pipes between it and the worker.
+//!
+//! # Invariants
+//!
+//! - The worker keeps no end of a pipe that the job has the other sense of: end of file means that the
+//!   job's tree is dead.
+//! - Files are laid and collected through the descriptor of the job's tmpfs, never by a path through a
+//!   root that the job could have arranged.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Instant;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use wpool_protocol::limits::LimitName;
+use wpool_protocol::wire::{Ending, JobOrder, Stdio, Stream};
+use wpool_sys::namespaces::Namespaces;
+
+use crate::apply::{Detached, new_files};
+use crate::capture::{BUFFER_LEN, Capture, Store};
+use crate::dialogue::Launch;
+use crate::feed::Feed;
+use crate::init::{self, Init};
+use crate::launch::JOB_ID;
+use crate::lay::{self, Layer};
+use crate::run::{Parts, Run, Verdict};
+use crate::slot::Slot;
+use crate::usage::{Account, Watch};
+
+/// A job's box.
+#[derive(Debug)]
+pub(crate) struct JobBox {
+    /// What happens in it.
+    pub(crate) run: Run,
+    /// The job's tmpfs; `box` in it is `/box`.
+    pub(crate) files: OwnedFd,
+    /// Lays its inputs.
+    layer: Layer,
+    /// Inputs laid out so far.
+    laid: usize,
+    watch: Watch,
+    /// When the tree was dead.
+    ended: Option<Instant>,
+}
+
+/// Our ends of a job's pipes.
+#[derive(Debug)]
+struct Ours {
+    orders: OwnedFd,
+    reports: OwnedFd,
+    stdin: Option<Feed>,
+    captures: Vec<Capture>,
+}
+
+/// Opens a box for the job of `order`: its init builds while inputs come in.
+pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<JobBox> {
+    let limits = order.limits;
+    let profile = usize::from(order.profile);
+    let steps = slot
+        .job_plans
+        .get(profile)
+        .ok_or_else(|| io::Error::other("no such profile"))?;
+    let files = new_files(limits.disk_bytes.0, limits.inodes(), JOB_ID)?;
+    let detached = Detached {
+        mounts: Vec::new(),
+        files: Some(files.try_clone()?),
+    };
+    let (theirs, stdin, captures) = match order.stdio {
+        Stdio::Captured { .. } => captured(store, limits.output_bytes.0)?,
+        Stdio::Inherited => inherited(slot)?,
+    };
+    let (orders_read, orders) = io::pipe()?;
+    let (reports, reports_write) = io::pipe()?;
+    let mut ours = Some(Ours {
+        orders: orders.into(),
+        reports: reports.into(),
+        stdin,
+        captures,
+    });
+    let mut theirs = Some((
+        OwnedFd::from(orders_read),
+        OwnedFd::from(reports_write),
+        theirs,
+    ));
+    // The closure runs in the fork, on copies: what it takes there is still here afterwards.
+    let init = slot.single.fork(Namespaces::JOB, None, || {
+        // While a writing end of a pipe is open here, nobody would see its end.
+        drop(ours.take());
+        let Some((orders, reports, stdio)) = theirs.take() else {
+            return 1;
+        };
+        init::run(Init {
+            single: slot.single,
+            orders,
+            reports,
+            stdio,
+            cgroup: None,
+            steps,
+            detached: &detached,
+            surroundings: &slot.surroundings,
+        })
+    })?;
+    drop(theirs.take());
+    let ours = ours.ok_or_else(|| io::Error::other("the box has no pipes"))?;
+    Ok(JobBox {
+        watch: Watch::new(&limits, &slot.surroundings, init.pid, files.as_fd())?,
+        layer: Layer::new(open_beneath(&files, "box")?, JOB_ID),
+        laid: 0,
+        ended: None,
+        files,
+        run: Run::new(Parts {
+            attempt: order.attempt,
+            limits,
+            init,
+            orders: ours.orders,
+            reports: ours.reports,
+            stdin: ours.stdin,
+            captures: ours.captures,
+        }),
+    })
+}
+
+/// A directory of the job's tmpfs, before the job could put something else there.
+fn open_beneath(files: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    Ok(rustix::fs::openat2(
+        files,
+        name,
+        flags,
+        Mode::empty(),
+        resolve,
+    )?)
+}
+
+type JobPipes = ([OwnedFd; 3], Option<Feed>, Vec<Capture>);
+
+/// Pipes whose other ends are ours.
+fn captured(store: &Store, output_bytes: u64) -> io::Result<JobPipes> {
+    let nonblocking = |fd: OwnedFd| {
+        rustix::fs::fcntl_setfl(&fd, OFlags::NONBLOCK)?;
+        Ok::<_, io::Error>(File::from(fd))
+    };
+    let output = |stream| {
+        let (reader, writer) = io::pipe()?;
+        // Fewer wake-ups; where the quota of the user is used up, the pipe stays as it is.
+        let grown = rustix::pipe::fcntl_setpipe_size(&reader, BUFFER_LEN);
+        let capture = Capture::new(nonblocking(reader.into())?, stream, store, output_bytes);
+        drop(grown);
+        Ok::<_, io::Error>((OwnedFd::from(writer), capture))
+    };
+    let (stdin, feed) = io::pipe()?;
+    let (stdout, capture_stdout) = output(Stream::Stdout)?;
+    let (stderr, capture_stderr) = output(Stream::Stderr)?;
+    Ok((
+        [stdin.into(), stdout, stderr],
+        Some(Feed::new(nonblocking(feed.into())?, Vec::new())),
+        vec![capture_stdout, capture_stderr],
+    ))
+}
+
+/// The descriptors that the worker was born with for its only job.
+fn inherited(slot: &Slot) -> io::Result<JobPipes> {
+    let stdio = slot
+        .stdio
+        .borrow_mut()
+        .take()
+        .ok_or_else(|| io::Error::other("no descriptors to inherit"))?;
+    Ok((stdio, None, Vec::new()))
+}
+
+impl JobBox {
+    /// More bytes of the job's standard input.
+    pub(crate) fn feed_more(&mut self, bytes: &[u8]) -> Result<(), Ending> {
+        if let Some(feed) = &mut self.run.stdin {
+            feed.extend(bytes);
+        }
+        Ok(())
+    }
+
+    /// More bytes of the input with this index; inputs come in order.
+    pub(crate) fn lay_bytes(
+        &mut self,
+        order: &JobOrder,
+        index: u16,
+        bytes: &[u8],
+    ) -> Result<(), Ending> {
+        self.lay_until(order, usize::from(index) + 1)?;
+        self.layer
+            .write(bytes)
+            .map_err(|error| not_laid(order, &error))
+    }
+
+    /// Begins all inputs before the `until`-th that have not been begun.
+    fn lay_until(&mut self, order: &JobOrder, until: usize) -> Result<(), Ending> {
+        while self.laid < until {
+            let header = order.inputs.get(self.laid).ok_or_else(|| Ending::Unbuilt {
+                reason: "bytes came for an input that was not announced".to_owned(),
+            })?;
+            self.layer
+                .begin(header)
+                .map_err(|error| not_laid(order, &error))?;
+            self.laid += 1;
+        }
+        Ok(())
+    }
+
+    /// All inputs are there: tells the init to launch.
+    pub(crate) fn start(&mut self, order: &JobOrder) -> Result<(), Ending> {
+        self.lay_until(order, order.inputs.len())?;
+        self.layer
+            .finish()
+            .map_err(|error| not_laid(order, &error))?;
+        let launch = Launch {
+            argv: order.argv.clone(),
+            env: order.env.clone(),
+            limits: order.limits,
+        };
+        self.run.start(launch).map_err(|error| Ending::Unbuilt {
+            reason: format!("failed to tell the init of the job: {error}"),
+        })
+    }
+
+    /// The program has begun.
+    pub(crate) fn watch_from(&mut self, now: Instant) {
+        self.watch.begin(now);
+    }
+
+    /// Looks at the job's processes, if it is time for that.
+    pub(crate) fn look(&mut self, now: Instant) -> io::Result<()> {
+        if self.run.tree().is_some() {
+            self.ended.get_or_insert(now);
+        } else if self.run.is_running()
+            && let Some(excess) = self.watch.look(now)
+        {
+            let verdict = Verdict::Limit(excess.limit, excess.peak, excess.at);
+            return self.run.end(verdict, now);
+        }
+        Ok(())
+    }
+
+    /// When something is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let look = self
+            .run
+            .is_running()
+            .then(|| self.watch.next_look())
+            .flatten();
+        [look, self.run.deadline()].into_iter().flatten().min()
+    }
+
+    /// What the job used, once it is over.
+    pub(crate) fn account(&mut self, now: Instant) -> Account {
+        let started = self.run.started;
+        let wall = started.map_or_else(Default::default, |started| {
+            self.ended.unwrap_or(now).duration_since(started)
+        });
+        self.watch.account(wall, self.run.tree())
+    }
+}
+
+/// Why an input is not there: the job's own limits, or ours.
+fn not_laid(order: &JobOrder, error: &lay::LayError) -> Ending {
+    if error.is_disk_full() {
+        return Ending::Limit {
+            limit: LimitName::Disk,
+            peak: order.inputs.iter().map(|input| input.size).sum(),
+            at_ms: 0,
+        };
+    }
+    Ending::Unbuilt {
+        reason: init::with_source(error),
+    }
+}

@@ -1,0 +1,295 @@
+//! From a fork of init to the job's program: the lock-down, then exec.
+//!
+//! The steps and their order are [`LOCKDOWN`]. Each is fail-closed: what cannot lock itself down does
+//! not become the job.
+//!
+//! # Invariants
+//!
+//! - Nothing of the job runs before the last step is done.
+//! - The filter comes last: what it forbids is needed by the steps before it.
+//! - At exec the process has the descriptors 0, 1 and 2; all others are close-on-exec.
+
+use std::ffi::CString;
+use std::fs;
+use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::prctl;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Pid, chdir, execve, setsid};
+use rustix::process::{Gid, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use wpool_protocol::outcome::Identity;
+use wpool_sys::{descriptor, signals};
+
+use crate::dialogue::Launch;
+use crate::plan::{LOCKDOWN, Lockdown};
+use crate::seccomp::{self, Accounting};
+use crate::{landlock, rlimits};
+
+/// The uid and gid of every job, inside.
+pub const JOB_ID: u32 = 1000;
+
+/// Where programs are looked up if the job names no `PATH`.
+pub const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// The first descriptor that no program expects.
+const FIRST_EXTRA: u32 = 3;
+
+/// What a lock-down needs of the worker.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    /// Whose ids jobs have.
+    pub(crate) identity: Identity,
+    /// Cores of the host, the slot's own first.
+    pub(crate) cores: Vec<u16>,
+    /// The system call filter.
+    pub(crate) filter: seccomp::Program,
+    /// Whether memory is watched by sampling, which huge pages would outrun.
+    pub(crate) accounting: Accounting,
+    /// Processes of ours that count against the job's process limit.
+    pub(crate) own_processes: u32,
+}
+
+/// Why a process did not become the job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// A step of the lock-down.
+    Lockdown {
+        /// The step, and how it failed.
+        text: String,
+    },
+    /// The program itself.
+    Exec {
+        /// The errno.
+        errno: i32,
+    },
+}
+
+/// What stands before the errno of a failed exec; no step of the lock-down has this number.
+const EXEC: u8 = u8::MAX;
+
+impl Failure {
+    /// Waits until the process has become the job (`None`) or says why not.
+    pub(crate) fn read(mut pipe: PipeReader) -> io::Result<Option<Self>> {
+        let mut record = Vec::new();
+        pipe.read_to_end(&mut record)?;
+        let Some((step, errno)) = record.split_first() else {
+            return Ok(None);
+        };
+        let errno = errno
+            .first_chunk::<4>()
+            .map_or(0, |bytes| i32::from_le_bytes(*bytes));
+        if *step == EXEC {
+            return Ok(Some(Self::Exec { errno }));
+        }
+        let step = LOCKDOWN
+            .get(usize::from(*step))
+            .map_or_else(|| "lock itself down".to_owned(), ToString::to_string);
+        let error = io::Error::from_raw_os_error(errno);
+        Ok(Some(Self::Lockdown {
+            text: format!("failed to {step}: {error}"),
+        }))
+    }
+}
+
+/// Locks this process down and becomes the job's program; returns an exit code if it could not.
+pub(crate) fn become_the_job(
+    order: &Launch,
+    stdio: &[OwnedFd; 3],
+    mut failure: PipeWriter,
+    surroundings: &Surroundings,
+) -> u8 {
+    let failed = (0u8..).zip(LOCKDOWN).find_map(|(number, step)| {
+        carry_out(step, order, stdio, surroundings)
+            .err()
+            .map(|error| (number, error.raw_os_error().unwrap_or(0)))
+    });
+    let (step, errno) = failed.unwrap_or_else(|| (EXEC, execute(order) as i32));
+    let mut record = vec![step];
+    record.extend_from_slice(&errno.to_le_bytes());
+    match failure.write_all(&record) {
+        Ok(()) => 125,
+        // Nobody listens any more; init itself must be gone.
+        Err(_) => 126,
+    }
+}
+
+fn carry_out(
+    step: Lockdown,
+    order: &Launch,
+    stdio: &[OwnedFd; 3],
+    surroundings: &Surroundings,
+) -> io::Result<()> {
+    match step {
+        Lockdown::Session => {
+            setsid()?;
+            umask(Mode::from_bits_truncate(0o022));
+            Ok(())
+        }
+        Lockdown::Descriptors => arrange_descriptors(stdio),
+        Lockdown::Memory => prefer_memory(surroundings.accounting),
+        Lockdown::Cores => choose_cores(&surroundings.cores, order.limits.cpus),
+        Lockdown::ResourceLimits => {
+            rlimits::apply(&rlimits::for_job(&order.limits, surroundings.own_processes))
+        }
+        Lockdown::BoundingSet => empty_bounding_set(),
+        Lockdown::Ids => take_ids(surroundings.identity),
+        Lockdown::Capabilities => give_up_capabilities(),
+        Lockdown::NoNewPrivileges => Ok(prctl::set_no_new_privs()?),
+        Lockdown::Signals => signals::reset(),
+        Lockdown::Directory => Ok(chdir("/box")?),
+        Lockdown::Landlock => landlock::restrict_job(),
+        Lockdown::Seccomp => seccomp::load(&surroundings.filter),
+    }
+}
+
+fn arrange_descriptors(stdio: &[OwnedFd; 3]) -> io::Result<()> {
+    let [stdin, stdout, stderr] = stdio;
+    rustix::stdio::dup2_stdin(stdin)?;
+    rustix::stdio::dup2_stdout(stdout)?;
+    rustix::stdio::dup2_stderr(stderr)?;
+    descriptor::close_on_exec_from(FIRST_EXTRA)
+}
+
+/// Makes the job the first to go when the machine runs out of memory, a hint that the job may take back.
+/// Where memory is sampled, huge pages are off: they grow three times as fast as samples can follow.
+fn prefer_memory(accounting: Accounting) -> io::Result<()> {
+    fs::write("/proc/self/oom_score_adj", "1000")?;
+    match accounting {
+        Accounting::Sampling => Ok(prctl::set_thp_disable(true)?),
+        Accounting::Cgroup => Ok(()),
+    }
+}
+
+/// Binds the job to the first `count` cores.
+fn choose_cores(cores: &[u16], count: u16) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    for core in cores.iter().take(usize::from(count)) {
+        set.set(usize::from(*core))?;
+    }
+    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}
+
+/// Takes the ids of a job. With a single mapped id the process has them already, and the kernel does not
+/// let it change its supplementary groups.
+fn take_ids(identity: Identity) -> io::Result<()> {
+    match identity {
+        Identity::Shared => Ok(()),
+        Identity::Own => {
+            let (uid, gid) = (Uid::from_raw(JOB_ID), Gid::from_raw(JOB_ID));
+            rustix::thread::set_thread_groups(&[])?;
+            rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+            rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+            Ok(())
+        }
+    }
+}
+
+/// Empties the bounding set.
+fn empty_bounding_set() -> io::Result<()> {
+    for capability in CapabilitySet::all().iter() {
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // EINVAL: this kernel is older than the capability.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Empties the other four sets; a change of ids has emptied some of them already.
+fn give_up_capabilities() -> io::Result<()> {
+    rustix::thread::clear_ambient_capability_set()?;
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    Ok(rustix::thread::set_capabilities(None, none)?)
+}
+
+/// Becomes the program of `order`; returns why it could not.
+fn execute(order: &Launch) -> Errno {
+    let Some(program) = order.argv.first() else {
+        return Errno::ENOENT;
+    };
+    let texts = |texts: Vec<String>| -> Result<Vec<CString>, Errno> {
+        texts
+            .into_iter()
+            .map(|text| CString::new(text).map_err(|_| Errno::EINVAL))
+            .collect()
+    };
+    let variables = order
+        .env
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"));
+    let (argv, env) = match (texts(order.argv.clone()), texts(variables.collect())) {
+        (Ok(argv), Ok(env)) => (argv, env),
+        (Err(error), _) | (_, Err(error)) => return error,
+    };
+    let mut result = Errno::ENOENT;
+    for candidate in candidates(program, &order.env) {
+        let Ok(path) = CString::new(candidate) else {
+            return Errno::EINVAL;
+        };
+        let Err(error) = execve(&path, &argv, &env);
+        match error {
+            Errno::ENOENT | Errno::ENOTDIR => {}
+            // Another directory may have one that can be executed, as in execvp(3).
+            Errno::EACCES => result = Errno::EACCES,
+            other => return other,
+        }
+    }
+    result
+}
+
+/// The paths at which `program` may be, in order.
+fn candidates(program: &str, env: &[(String, String)]) -> Vec<String> {
+    if program.contains('/') {
+        return vec![program.to_owned()];
+    }
+    let path = env
+        .iter()
+        .find_map(|(name, value)| (name == "PATH").then_some(value.as_str()))
+        .unwrap_or(DEFAULT_PATH);
+    path.split(':')
+        .filter(|directory| !directory.is_empty())
+        .map(|directory| format!("{directory}/{program}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_with_a_slash_is_not_looked_up() {
+        assert_eq!(candidates("./tool", &[]), ["./tool"]);
+        let env = [("PATH".to_owned(), "/a::/b".to_owned())];
+        assert_eq!(candidates("tool", &env), ["/a/tool", "/b/tool"]);
+        assert_eq!(candidates("sh", &[]).len(), 3);
+    }
+
+    #[test]
+    fn a_failure_is_read_as_it_was_written() {
+        let read = |record: &[u8]| {
+            let (reader, mut writer) = io::pipe().unwrap();
+            writer.write_all(record).unwrap();
+            drop(writer);
+            Failure::read(reader).unwrap()
+        };
+        assert_eq!(read(&[]), None);
+        let errno = Errno::ENOENT as i32;
+        assert_eq!(read(&[EXEC, 2, 0, 0, 0]), Some(Failure::Exec { errno }));
+        let Some(Failure::Lockdown { text }) = read(&[6, 1, 0, 0, 0]) else {
+            panic!("step 6 is a step");
+        };
+        assert!(
+            text.starts_with("failed to take the ids of a job (setresuid): "),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,75 @@
+//! What is fresh for every job, laid into its profile's template, which then becomes its root.
+//!
+//! # Invariants
+//!
+//! - One tmpfs bears `/box`, `/tmp` and `/dev/shm`, so that one size and one count of inodes hold for all
+//!   three together, and is gone with the job.
+//! - `/proc` shows the job's own pid namespace; what tells of the machine or of others is masked before
+//!   the job's process exists.
+
+use wpool_sys::mount::{MountAttributes, Reach};
+
+use super::Step;
+use super::host::Layout;
+
+/// The directories of a job's tmpfs, and where they appear.
+pub const PLACES: [(&str, &str); 3] = [("box", "/box"), ("tmp", "/tmp"), ("shm", "/dev/shm")];
+
+/// The steps of a job's init, for the template at `root`.
+pub fn plan(layout: &Layout, root: &str) -> Vec<Step> {
+    let files = format!("{root}/mnt");
+    let proc = format!("{root}/proc");
+    let mut steps = vec![Step::AttachFiles { at: files.clone() }];
+    steps.extend(PLACES.map(|(name, place)| Step::Bind {
+        from: format!("{files}/{name}"),
+        at: format!("{root}{place}"),
+    }));
+    steps.push(Step::Detach { at: files });
+    steps.push(Step::MountProc { at: proc.clone() });
+    steps.extend(layout.masked.iter().map(|name| Step::Bind {
+        from: format!("{root}/dev/null"),
+        at: format!("{proc}/{name}"),
+    }));
+    steps.extend([
+        Step::Bind {
+            from: format!("{proc}/sys"),
+            at: format!("{proc}/sys"),
+        },
+        Step::Protect {
+            at: format!("{proc}/sys"),
+            attributes: MountAttributes::READ_ONLY,
+            reach: Reach::Tree,
+        },
+        Step::MountMqueue {
+            at: format!("{root}/dev/mqueue"),
+        },
+        Step::MountPts {
+            at: format!("{root}/dev/pts"),
+        },
+        Step::ChangeDirectory {
+            to: root.to_owned(),
+        },
+        Step::PivotRoot,
+        Step::DetachOldRoot,
+        Step::BringUpLoopback,
+    ]);
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plan_of_a_job() {
+        let layout = Layout {
+            masked: vec!["kcore".into(), "keys".into()],
+            ..Layout::default()
+        };
+        let text: String = plan(&layout, "/profiles/0")
+            .iter()
+            .map(|step| format!("{step}\n"))
+            .collect();
+        insta::assert_snapshot!(text);
+    }
+}

@@ -1,0 +1,134 @@
+//! A slot's sandbox: what is built once in a worker's life, and what every job of it shares.
+//!
+//! # Invariants
+//!
+//! - When [`Slot::build`] returns a slot, the host's root is gone and every layer that the policy asks
+//!   for stands; otherwise it says which does not, why, and what to do.
+
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
+
+use wpool_protocol::outcome::{Identity, IsolationLevel};
+use wpool_protocol::wire::{LayerReport, MountSource, ProfileSetup, Ready, Refused, Setup};
+use wpool_sys::clone3::SingleThreaded;
+use wpool_sys::descriptor::take_inherited;
+
+use crate::apply::{self, Detached};
+use crate::launch::Surroundings;
+use crate::layers;
+use crate::plan::host::Layout;
+use crate::plan::{self, Step};
+use crate::seccomp::{self, Accounting};
+
+/// A slot's sandbox.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) single: SingleThreaded,
+    pub(crate) surroundings: Surroundings,
+    /// The steps of a job's init, by profile.
+    pub(crate) job_plans: Vec<Vec<Step>>,
+    /// Descriptors that become a job's 0, 1 and 2, where it is run in the foreground.
+    pub(crate) stdio: RefCell<Option<[OwnedFd; 3]>>,
+    /// The slot's cgroup, where controllers are delegated.
+    pub(crate) cgroup: Option<OwnedFd>,
+    layers: Vec<LayerReport>,
+}
+
+impl Slot {
+    /// Builds the sandbox of this process.
+    pub(crate) fn build(single: SingleThreaded, setup: Setup) -> Result<Self, Refused> {
+        // A change of ids at birth has cleared it (prctl(2)); if the supervisor died in between, its pipe says so.
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
+            .map_err(|error| layers::refused("pid", "set its death signal", &error))?;
+        let take = |number: u32| {
+            take_inherited(number)
+                .map_err(|error| layers::refused("setup", "take a descriptor", &error))
+        };
+        let stdio = match setup.stdio {
+            Some([stdin, stdout, stderr]) => Some([take(stdin)?, take(stdout)?, take(stderr)?]),
+            None => None,
+        };
+        let cgroup = setup.cgroup.map(take).transpose()?;
+        // Looked at and copied while the host's root is still there.
+        let layout = Layout::look();
+        let mounts = profile_mounts(&setup.profiles)?;
+        let detached = Detached {
+            mounts,
+            files: None,
+        };
+        apply::apply(&plan::slot::plan(&layout, &setup.profiles), &detached)
+            .map_err(|error| layers::refused_step(&error))?;
+        pin(&setup.cores)?;
+        let accounting = if cgroup.is_some() {
+            Accounting::Cgroup
+        } else {
+            Accounting::Sampling
+        };
+        let job_plans = (0u16..)
+            .zip(&setup.profiles)
+            .map(|(index, _)| plan::job::plan(&layout, &plan::slot::template(index)))
+            .collect();
+        Ok(Self {
+            single,
+            job_plans,
+            stdio: RefCell::new(stdio),
+            layers: layers::report(accounting),
+            cgroup,
+            surroundings: Surroundings {
+                identity: setup.identity,
+                cores: setup.cores,
+                filter: seccomp::program(accounting),
+                accounting,
+                own_processes: own_processes(setup.identity),
+            },
+        })
+    }
+
+    /// What to tell the supervisor.
+    pub(crate) fn ready(&self) -> Ready {
+        Ready {
+            level: IsolationLevel::Full,
+            identity: self.surroundings.identity,
+            layers: self.layers.clone(),
+        }
+    }
+}
+
+/// Processes of ours that the kernel counts with the job's: with an id of its own, none; else the worker
+/// and the init, which have the same.
+const fn own_processes(identity: Identity) -> u32 {
+    match identity {
+        Identity::Own => 0,
+        Identity::Shared => 2,
+    }
+}
+
+/// Takes or makes the detached mounts of all profiles, in the order of the plan.
+fn profile_mounts(profiles: &[ProfileSetup]) -> Result<Vec<OwnedFd>, Refused> {
+    profiles
+        .iter()
+        .flat_map(|profile| &profile.mounts)
+        .map(|mount| {
+            let tree = match &mount.source {
+                MountSource::Path(path) => apply::detached_copy(path),
+                MountSource::Descriptor(number) => take_inherited(*number),
+            };
+            tree.map_err(|error| Refused {
+                layer: "mount".to_owned(),
+                reason: format!("failed to open a mount for {}: {error}", mount.destination),
+                remedy: "check that the path exists and that the user who runs wpool may enter every directory above it".to_owned(),
+            })
+        })
+        .collect()
+}
+
+/// Stays on the slot's own core, where the job will be.
+fn pin(cores: &[u16]) -> Result<(), Refused> {
+    let Some(core) = cores.first() else {
+        return Ok(());
+    };
+    let mut set = nix::sched::CpuSet::new();
+    set.set(usize::from(*core))
+        .and_then(|()| nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set))
+        .map_err(|error| layers::refused("cores", "stay on its core (sched_setaffinity)", &error))
+}
