@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use alloc::vec::Vec;
 
+use serde::{Deserialize, Serialize};
 use wpool_protocol::id::{AttemptRef, JobId, WorkerRef};
 
 use crate::time::Instant;
@@ -50,11 +51,11 @@ pub enum Action {
 }
 
 /// Names a record; counted from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RecordId(pub u64);
 
 /// What is made durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
     /// The job is accepted.
     Accepted(JobId),
@@ -63,7 +64,7 @@ pub enum Record {
 }
 
 /// Why a worker is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KillReason {
     /// It was not ready in time.
     NotReady,
@@ -93,7 +94,7 @@ pub enum Lost {
 }
 
 /// How a job ended for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Conclusion {
     /// A run of it ended as its worker reported: the supervisor holds the report.
     Reported {

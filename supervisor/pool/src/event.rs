@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use wpool_protocol::id::{AttemptRef, JobId, WorkerRef};
 use wpool_protocol::job::Priority;
 
@@ -76,7 +77,7 @@ pub struct NewJob {
 }
 
 /// What a lost worker means for its job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnWorkerLost {
     /// Requeue up to `attempts_max`, then quarantine.
     Requeue,
@@ -102,7 +103,7 @@ pub enum JobEnd {
 }
 
 /// What a drain empties.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DrainScope {
     /// What runs; the queue stays.
     Running,

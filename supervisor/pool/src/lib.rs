@@ -24,6 +24,20 @@ pub mod time;
 
 pub mod action;
 pub mod event;
-pub mod pool;
 pub mod settings;
 pub mod view;
+
+pub mod invariants;
+pub mod pool;
+pub mod snapshot;
+
+mod admission;
+mod alarms;
+mod backoff;
+mod course;
+mod job;
+mod queue;
+mod records;
+mod restart;
+mod run;
+mod slot;

@@ -1,19 +1,70 @@
-//! The pool: being written.
+//! The pool: the state machine that all of this crate makes up.
+//!
+//! [`Pool::handle`] takes one event in: the event is applied, then whatever has become due, then idle
+//! slots get jobs. What is one concept has a file of its own beside this one; what the pool does with
+//! them is in `pool/`: `jobs` (from submission to the recorded end), `workers` (what is heard of them),
+//! `deaths` (what a dead one means for its job and its slot), `control` (the operator), `timeouts`,
+//! `glance` (what is shown).
+//!
+//! # Invariants
+//!
+//! - I1 to I7: `invariants.rs`.
+//! - Where a job or a slot is, and what indexes it (queue, alarms, idle slots), changes in two functions
+//!   only: `Pool::move_job` and `Pool::change`.
+//! - An event costs O(log n) for n jobs, except the shutdown, which tells every waiting job. What fires
+//!   with an event was set by another one and is that one's cost.
+//!
+//! # What is not here
+//!
+//! Whatever the pool does not decide by: commands, outputs, pids, who waits for which job.
 
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use core::time::Duration;
 
-use wpool_protocol::id::JobId;
+use wpool_protocol::id::{JobId, SlotId};
 
-use crate::action::Actions;
+use crate::action::{Action, Actions};
+use crate::admission::Admission;
+use crate::alarms::{Alarm, Alarms};
+use crate::backoff::Random;
+use crate::course::{Course, Request};
 use crate::event::Event;
+use crate::job::{Job, Stage};
+use crate::queue::Queue;
+use crate::records::Records;
 use crate::settings::Settings;
+use crate::slot::{Phase, Slot, Word};
 use crate::time::Instant;
-use crate::view::{JobView, PoolView, SlotView};
+use crate::view::Dropped;
+
+mod control;
+mod deaths;
+mod glance;
+mod jobs;
+mod timeouts;
+mod workers;
 
 /// The pool.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
-    settings: Settings,
+    pub(crate) settings: Settings,
+    pub(crate) now: Instant,
+    pub(crate) course: Course,
+    pub(crate) jobs: BTreeMap<JobId, Job>,
+    /// Jobs submitted so far: the next one's arrival.
+    pub(crate) arrivals: u64,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) records: Records,
+    pub(crate) admission: Admission,
+    pub(crate) random: Random,
+    pub(crate) dropped: Dropped,
+    /// Index: the jobs in [`Stage::Ready`].
+    pub(crate) queue: Queue,
+    /// Index: the idle slots, the one that has worked least first.
+    pub(crate) idle: BTreeSet<(Duration, SlotId)>,
+    /// Index: what jobs and slots wait for.
+    pub(crate) alarms: Alarms,
 }
 
 impl Pool {
@@ -21,35 +72,188 @@ impl Pool {
     ///
     /// `seed` decides the jitter of waits.
     pub fn new(settings: Settings, seed: u64) -> Self {
-        let _ = seed;
-        Self { settings }
+        let slots = (0..settings.slots).map(|slot| Slot::new(SlotId(slot)));
+        Self {
+            slots: slots.collect(),
+            settings,
+            now: Instant::START,
+            course: Course::OPEN,
+            jobs: BTreeMap::new(),
+            arrivals: 0,
+            records: Records::default(),
+            admission: Admission::default(),
+            random: Random::new(seed),
+            dropped: Dropped::default(),
+            queue: Queue::default(),
+            idle: BTreeSet::new(),
+            alarms: Alarms::default(),
+        }
     }
 
     /// Takes in what happened at `now` and appends what is to be done to `actions`.
     ///
     /// `now` never goes back.
+    ///
+    /// # Panics
+    ///
+    /// On a bug of ours: a job that is submitted while it is there already and, in debug builds, a broken invariant.
     pub fn handle(&mut self, now: Instant, event: Event, actions: &mut Actions) {
-        let _ = (now, event, actions);
+        let old_actions = actions.len();
+        self.now = self.now.max(now);
+        self.apply(event, actions);
+        self.spawn_first_workers(actions);
+        self.fire_alarms(actions);
+        self.start_jobs(actions);
+        self.stop_if_done(actions);
+        if cfg!(debug_assertions) {
+            self.assert_sound(actions.get(old_actions..).unwrap_or_default());
+        }
     }
 
     /// When [`Event::TimeReached`] is due, if nothing else happens before.
+    ///
+    /// Always later than the last event: whoever sends it then makes the pool go on.
     pub fn deadline(&self) -> Option<Instant> {
-        None
+        self.alarms.first()
     }
 
-    /// The pool at a glance.
-    pub fn view(&self) -> PoolView {
-        unreachable!("{:?}", self.settings)
+    fn apply(&mut self, event: Event, actions: &mut Actions) {
+        match event {
+            Event::JobSubmitted(job) => self.submit(job, actions),
+            Event::CancelRequested(job) => self.cancel(job, actions),
+            Event::RecordSynced(record) => self.sync(record, actions),
+            Event::SpawnFailed(worker) => self.hear(worker, Word::SpawnFailed, actions),
+            Event::WorkerReady(worker) => self.hear(worker, Word::Ready, actions),
+            Event::WorkerExited(worker) => self.hear(worker, Word::Exited, actions),
+            Event::WorkerViolated(worker) => self.hear(worker, Word::Violated, actions),
+            Event::PingAnswered(worker, number) => {
+                self.hear(worker, Word::Answered(number), actions);
+            }
+            Event::JobStarted(worker, attempt) => {
+                self.hear(worker, Word::Started(attempt), actions);
+            }
+            Event::JobEnded(worker, attempt, end) => {
+                self.hear(worker, Word::Ended(attempt, end), actions);
+            }
+            Event::PauseRequested => self.course = self.course.after(Request::Pause),
+            Event::ResumeRequested => self.course = self.course.after(Request::Resume),
+            Event::DrainRequested(scope) => self.course = self.course.after(Request::Drain(scope)),
+            Event::ShutdownRequested { grace } => self.shut_down(grace, actions),
+            Event::SettingsChanged(settings) => self.change_settings(&settings),
+            Event::TimeReached => {}
+        }
     }
 
-    /// The slots, in order.
-    pub fn slots(&self) -> Vec<SlotView> {
-        Vec::new()
+    /// Gives jobs to idle slots: whatever may start, starts (I7).
+    fn start_jobs(&mut self, actions: &mut Actions) {
+        while self.course.starts_jobs() {
+            let Some(&(_, slot)) = self.idle.first() else {
+                return;
+            };
+            let Some(job) = self.queue.take_next(self.settings.share_period) else {
+                return;
+            };
+            self.assign(job, slot, actions);
+        }
     }
 
-    /// A job that has not ended.
-    pub fn job(&self, id: JobId) -> Option<JobView> {
-        let _ = id;
-        None
+    fn stop_if_done(&mut self, actions: &mut Actions) {
+        let kill_at = match self.course {
+            Course::Stopping { kill_at } => Some(kill_at),
+            Course::Killing => None,
+            Course::Open { .. } | Course::Stopped => return,
+        };
+        let closed = |slot: &Slot| matches!(slot.phase, Phase::Closed);
+        if self.jobs.is_empty() && self.slots.iter().all(closed) {
+            if let Some(at) = kill_at {
+                self.alarms.clear(at, Alarm::Grace);
+            }
+            self.course = Course::Stopped;
+            actions.push(Action::Stopped);
+        }
+    }
+
+    pub(crate) fn slot(&self, id: SlotId) -> &Slot {
+        self.slots
+            .get(usize::from(id.0))
+            .expect("slots that events name are looked up where events come in")
+    }
+
+    /// Changes a slot, and with it what indexes it.
+    fn change<T>(&mut self, id: SlotId, change: impl FnOnce(&mut Slot) -> T) -> T {
+        let slot = self
+            .slots
+            .get_mut(usize::from(id.0))
+            .expect("slots that events name are looked up where events come in");
+        let (old_alarm, old_key) = (slot.alarm(), slot.idle_key());
+        let result = change(slot);
+        let (alarm, key) = (slot.alarm(), slot.idle_key());
+        if alarm != old_alarm {
+            if let Some(at) = old_alarm {
+                self.alarms.clear(at, Alarm::Slot(id));
+            }
+            if let Some(at) = alarm {
+                self.alarms.set(at, Alarm::Slot(id));
+            }
+        }
+        if key != old_key {
+            if let Some(key) = old_key {
+                self.idle.remove(&key);
+            }
+            if let Some(key) = key {
+                self.idle.insert(key);
+            }
+        }
+        result
+    }
+
+    fn enter(&mut self, id: SlotId, phase: Phase) {
+        let now = self.now;
+        self.change(id, |slot| {
+            if slot.phase.shown() != phase.shown() {
+                slot.since = now;
+            }
+            slot.phase = phase;
+        });
+    }
+
+    pub(crate) fn job_mut(&mut self, id: JobId) -> &mut Job {
+        self.jobs
+            .get_mut(&id)
+            .expect("what names a job goes before the job does")
+    }
+
+    /// Moves a job to another stage, and with it what indexes it.
+    fn move_job(&mut self, id: JobId, stage: Stage) {
+        let job = self
+            .jobs
+            .get_mut(&id)
+            .expect("what names a job goes before the job does");
+        let old = core::mem::replace(&mut job.stage, stage);
+        let (priority, place) = (job.priority, job.place());
+        match old {
+            Stage::Ready => self.queue.remove(priority, place),
+            Stage::Delayed(until) => {
+                self.queue.undelay(priority);
+                self.alarms.clear(until, Alarm::Promote(id));
+            }
+            Stage::OnSlot(_) | Stage::Concluding => {}
+        }
+        self.index_job(id);
+    }
+
+    /// Makes a job found where its stage says that it is.
+    pub(crate) fn index_job(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        match job.stage {
+            Stage::Ready => self.queue.insert(job.priority, job.place(), id),
+            Stage::Delayed(until) => {
+                self.queue.delay(job.priority);
+                self.alarms.set(until, Alarm::Promote(id));
+            }
+            Stage::OnSlot(_) | Stage::Concluding => {}
+        }
     }
 }

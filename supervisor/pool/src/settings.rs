@@ -2,8 +2,10 @@
 
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The numbers that the pool works by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Slots; fixed for the pool's life for now.
     pub slots: u16,
@@ -11,9 +13,9 @@ pub struct Settings {
     pub queue_jobs: u64,
     /// Their bytes, at most.
     pub queue_bytes: u64,
-    /// Of how many starts at least one goes to each lower class that waits.
+    /// Of how many starts at least one goes to each lower class that waits; less than 3 is taken as 3, one for each class.
     pub share_period: u32,
-    /// Wait before the second attempt of a job; doubled for each further one.
+    /// Wait before the second attempt of a job; doubled for each further one. Chance takes up to half of it off.
     pub backoff_min: Duration,
     /// The longest such wait.
     pub backoff_max: Duration,
@@ -52,7 +54,7 @@ impl Settings {
             restart_burst: 5,
             restart_period: Duration::from_secs(30),
             park_min: Duration::from_secs(1),
-            park_max: Duration::from_secs(60),
+            park_max: Duration::from_mins(1),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the pool shows of itself: plain values, made from the state the scheduler uses.
 
+use serde::{Deserialize, Serialize};
 use wpool_protocol::id::{AttemptRef, JobId, WorkerRef};
 use wpool_protocol::status::{PoolState, QueuePressure, QueueStatus, SlotState};
 
@@ -65,4 +66,17 @@ pub struct JobView {
     pub attempts: u32,
     /// Workers lost over it.
     pub lost: u32,
+}
+
+/// Events that were dropped, by the reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// From a worker that is not the slot's present one.
+    pub other_generation: u64,
+    /// About a run that is not the slot's present one.
+    pub other_attempt: u64,
+    /// From the present worker, but not where it is: a duplicate, or too late.
+    pub out_of_place: u64,
+    /// About a record that is durable already, or was never asked for.
+    pub other_record: u64,
 }

@@ -1,0 +1,189 @@
+//! When a slot whose workers keep dying is left alone for a while: the restart breaker.
+//!
+//! ```text
+//!               restart_burst counted deaths
+//!               within restart_period
+//!      Closed ─────────────────────────────────▶ Open ◀──┐
+//!        ▲                                        │      │
+//!        │                       the wait is over │      │ the probe dies
+//!        │                                        ▼      │ before it is ready
+//!        └─────────────────────────────────── HalfOpen ──┘
+//!              the probe is ready              (one worker)
+//! ```
+//!
+//! Which deaths are counted is decided where workers die (`pool/deaths.rs`): those before ready, and
+//! those that would make a hot loop although the worker was ready.
+//!
+//! # Invariants
+//!
+//! - `Open` exactly while the slot is parked: nothing is spawned in it.
+//! - The wait doubles from one parking to the next until the slot has proved itself, by a job that
+//!   ended in it or by `restart_period` without a counted death.
+
+use core::time::Duration;
+
+use alloc::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backoff::{Backoff, Random};
+use crate::settings::Settings;
+use crate::time::Instant;
+
+/// The breaker of one slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Breaker {
+    state: BreakerState,
+    /// Counted deaths within the period, oldest first.
+    deaths: VecDeque<Instant>,
+    /// How often the slot was parked since it last proved itself.
+    parkings: u32,
+}
+
+/// Whether workers may be born.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum BreakerState {
+    /// At once.
+    #[default]
+    Closed,
+    /// Not before the wait is over.
+    Open,
+    /// One was, and everything hangs on it.
+    HalfOpen,
+}
+
+impl Breaker {
+    pub(crate) const fn state(&self) -> BreakerState {
+        self.state
+    }
+
+    /// Counts a death; the answer is how long the slot is parked for, if it is.
+    pub(crate) fn death(
+        &mut self,
+        now: Instant,
+        settings: &Settings,
+        random: &mut Random,
+    ) -> Option<Duration> {
+        let period = settings.restart_period;
+        let last = self.deaths.back().copied();
+        if last.is_some_and(|last| now.since(last) > period) {
+            self.parkings = 0;
+        }
+        while self
+            .deaths
+            .front()
+            .is_some_and(|&death| now.since(death) > period)
+        {
+            self.deaths.pop_front();
+        }
+        self.deaths.push_back(now);
+        let burst = usize::try_from(settings.restart_burst.max(1)).unwrap_or(usize::MAX);
+        let parks = match self.state {
+            BreakerState::Closed => self.deaths.len() >= burst,
+            BreakerState::HalfOpen | BreakerState::Open => true,
+        };
+        if !parks {
+            return None;
+        }
+        self.state = BreakerState::Open;
+        let backoff = Backoff {
+            min: settings.park_min,
+            max: settings.park_max,
+        };
+        let wait = backoff.wait(self.parkings, random);
+        self.parkings = self.parkings.saturating_add(1);
+        // Only the last one still matters: it tells a probe's death from one after a long peace.
+        self.deaths = VecDeque::from([now]);
+        Some(wait)
+    }
+
+    /// The wait is over and one worker is born.
+    pub(crate) const fn probe(&mut self) {
+        self.state = BreakerState::HalfOpen;
+    }
+
+    /// A worker is ready.
+    pub(crate) fn ready(&mut self) {
+        match self.state {
+            BreakerState::Closed => {}
+            BreakerState::Open | BreakerState::HalfOpen => {
+                self.state = BreakerState::Closed;
+                self.deaths.clear();
+            }
+        }
+    }
+
+    /// A job has ended here.
+    pub(crate) const fn prove(&mut self) {
+        self.parkings = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::new(Duration::from_secs(seconds))
+    }
+
+    fn die(breaker: &mut Breaker, seconds: u64) -> Option<Duration> {
+        breaker.death(
+            at(seconds),
+            &Settings::default_for(1),
+            &mut Random::new(seconds),
+        )
+    }
+
+    #[test]
+    fn a_burst_within_the_period_parks_and_the_same_deaths_further_apart_do_not() {
+        let mut breaker = Breaker::default();
+        for seconds in [0, 1, 2, 3] {
+            assert_eq!(die(&mut breaker, seconds), None);
+        }
+        assert!(die(&mut breaker, 4).is_some());
+        assert_eq!(breaker.state(), BreakerState::Open);
+
+        let mut breaker = Breaker::default();
+        for death in 0..100 {
+            assert_eq!(die(&mut breaker, death * 10), None, "{death}");
+        }
+    }
+
+    #[test]
+    fn a_probe_that_dies_parks_for_longer_and_one_that_is_ready_closes() {
+        let mut breaker = Breaker::default();
+        let waits: [_; 5] = core::array::from_fn(|_| die(&mut breaker, 0));
+        let first = waits[4].unwrap();
+        assert!((Duration::from_millis(500)..=Duration::from_secs(1)).contains(&first));
+        breaker.probe();
+        let second = die(&mut breaker, 1).unwrap();
+        assert!((Duration::from_secs(1)..=Duration::from_secs(2)).contains(&second));
+        breaker.probe();
+        breaker.ready();
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        assert_eq!(die(&mut breaker, 2), None);
+    }
+
+    #[test]
+    fn workers_that_die_right_after_ready_each_time_are_parked_for_longer_and_longer() {
+        let mut breaker = Breaker::default();
+        let mut waits = alloc::vec::Vec::new();
+        for _ in 0..4 {
+            let wait = loop {
+                if let Some(wait) = die(&mut breaker, 0) {
+                    break wait;
+                }
+            };
+            waits.push(wait);
+            breaker.probe();
+            breaker.ready();
+        }
+        assert!(waits[3] > waits[0] * 3, "{waits:?}");
+        breaker.prove();
+        let wait = core::iter::from_fn(|| Some(die(&mut breaker, 0)))
+            .flatten()
+            .next();
+        assert!(wait.unwrap() <= Duration::from_secs(1));
+    }
+}
