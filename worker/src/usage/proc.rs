@@ -1,0 +1,474 @@
+//! Reads a job's process tree in the worker's `/proc`.
+//!
+//! The worker's `/proc` shows what descends from the worker: itself, the job's init, spares and their
+//! inits, and the job. The job's are those in the pid namespace of its init. The name of that namespace
+//! is asked of the kernel for each new process; parents and process groups are the job's to choose.
+//!
+//! `/proc/PID/stat` stays open for each process: reading it again costs 3 µs instead of 8, and
+//! once the process is gone it says so, even if another has its pid by then. CPU time comes from
+//! the process's CPU clock (`clock_getcpuclockid(3)`) in ns: the ticks of `stat` are 10 ms, and 64 processes
+//! would hide a second and more in them.
+//!
+//! # Invariants
+//!
+//! - A process that ends between two steps is left out; that is never an error.
+//! - Where the kernel refuses a look into a process (it runs a program that nobody may read), its looser
+//!   figures count instead: no program hides by being unreadable.
+//! - No more than [`KEPT_MAX`] descriptors are kept.
+//!
+//! Not here: any judgement. See [`super::sampler`].
+
+mod text;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::sys::statvfs::fstatvfs;
+use nix::time::ClockId;
+use nix::unistd::{SysconfVar, sysconf};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, SeekFrom};
+use rustix::io::Errno;
+use wpool_sys::kcmp;
+
+use self::text::{Mappings, Rollup, Stat, Status};
+use super::reading::{Changed, Disk, Exact, FilesMapped, Room, Split, Sums};
+
+/// Processes whose `stat` is kept open; above it the cost of opening is small beside that of so many.
+const KEPT_MAX: usize = 256;
+
+/// A tree could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to read {what} of the job's processes")]
+pub struct TreeError {
+    what: &'static str,
+    source: io::Error,
+}
+
+/// For `map_err`: says what was being read.
+fn reading<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> TreeError {
+    move |source| TreeError {
+        what,
+        source: source.into(),
+    }
+}
+
+/// Reads the tree of one job.
+#[derive(Debug)]
+pub struct TreeReader {
+    proc: OwnedFd,
+    /// The job's init, and the name of its pid namespace, like `pid:[4026532261]`.
+    init: u32,
+    namespace: Vec<u8>,
+    own_pid: u32,
+    disk: Option<JobDisk>,
+    /// The job's processes at the last [`TreeReader::sums`].
+    members: Vec<u32>,
+    /// All pids that `/proc` showed then.
+    listed: Vec<u32>,
+    stats: BTreeMap<u32, OwnedFd>,
+    entries: Vec<u8>,
+    buffer: Vec<u8>,
+    filled: usize,
+    page_bytes: u64,
+    ticks_per_second: u64,
+}
+
+/// The job's tmpfs.
+#[derive(Debug)]
+struct JobDisk {
+    place: OwnedFd,
+    major: u32,
+    minor: u32,
+}
+
+impl TreeReader {
+    /// For the job whose init has the pid `init` in `proc`, a directory descriptor of the worker's
+    /// own `/proc`, and whose files lie in the tmpfs of `disk`, any descriptor in it.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError`], also if init has ended already.
+    pub fn new(
+        proc: BorrowedFd<'_>,
+        init: u32,
+        disk: Option<BorrowedFd<'_>>,
+    ) -> Result<Self, TreeError> {
+        // Opened anew: a duplicate would share its position with the caller's.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let proc = rustix::fs::openat(proc, c".", flags, Mode::empty())
+            .map_err(reading("the directory"))?;
+        let namespace = namespace_of(proc.as_fd(), init).map_err(reading("the pid namespace"))?;
+        let system = |variable| -> Result<u64, TreeError> {
+            let value = sysconf(variable).map_err(reading("the units"))?;
+            let value = value.and_then(|value| u64::try_from(value).ok());
+            Ok(value.filter(|&value| value > 0).unwrap_or(1))
+        };
+        Ok(Self {
+            proc,
+            init,
+            namespace,
+            own_pid: std::process::id(),
+            disk: disk.map(JobDisk::new).transpose()?,
+            members: Vec::new(),
+            listed: Vec::new(),
+            stats: BTreeMap::new(),
+            entries: Vec::with_capacity(16 << 10),
+            buffer: vec![0; 8 << 10],
+            filled: 0,
+            page_bytes: system(SysconfVar::PAGE_SIZE)?,
+            ticks_per_second: system(SysconfVar::CLK_TCK)?,
+        })
+    }
+
+    /// Finds the job's processes and adds up what is cheap.
+    ///
+    /// Parents come before children as long as pids do not wrap, so that a child reaped meanwhile is
+    /// missing in the sum rather than counted twice.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError`]
+    pub fn sums(&mut self) -> Result<Sums, TreeError> {
+        let pids = self.pids()?;
+        let mut known = std::mem::take(&mut self.stats);
+        let mut sums = Sums {
+            disk: self.disk()?,
+            ..Sums::default()
+        };
+        self.members.clear();
+        for &pid in &pids {
+            let Some(stat) = self.stat(pid, known.remove(&pid))? else {
+                continue;
+            };
+            let reaped = self.ticks(stat.reaped_ticks);
+            sums.cpu += reaped;
+            if pid == self.init {
+                continue;
+            }
+            self.members.push(pid);
+            sums.processes += 1;
+            sums.tasks += stat.threads;
+            sums.cpu += cpu_clock(pid).unwrap_or_else(|| self.ticks(stat.own_ticks));
+            sums.resident_bytes += stat.resident_pages * self.page_bytes;
+            sums.address_space_bytes += stat.address_space_bytes;
+        }
+        self.listed = pids;
+        Ok(sums)
+    }
+
+    /// Memory by kind, of the processes of the last [`TreeReader::sums`].
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError`]
+    pub fn split(&mut self) -> Result<Split, TreeError> {
+        let mut split = Split::default();
+        for pid in self.members.clone() {
+            let Some(status) = self.status(pid)? else {
+                continue;
+            };
+            split.private_bytes += status.private;
+            split.shared_bytes += status.shared;
+            split.page_table_bytes += status.page_tables;
+            split.largest_bytes = split
+                .largest_bytes
+                .max(status.private + status.shared + status.page_tables);
+        }
+        Ok(split)
+    }
+
+    /// Memory with every page counted once, of the processes of the last [`TreeReader::sums`].
+    ///
+    /// It stops where the sum has reached `enough`: a part of a tree that is above a limit says it all.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError`]
+    pub fn exact(&mut self, enough: u64) -> Result<Exact, TreeError> {
+        let mut exact = Exact::default();
+        for pid in self.address_spaces() {
+            let Some(status) = self.status(pid)? else {
+                continue;
+            };
+            let rollup = match self.read(pid, "smaps_rollup", None) {
+                Ok(Some(_)) => Rollup::parse(self.text()),
+                Ok(None) => continue,
+                Err(error) if is_refused(&error) => Rollup {
+                    private: status.private,
+                    shared: status.shared,
+                },
+                Err(error) => return Err(reading("the memory")(error)),
+            };
+            exact.address_spaces += 1;
+            exact.private_bytes += rollup.private;
+            exact.shared_bytes += rollup.shared;
+            exact.page_table_bytes += status.page_tables;
+            if exact.private_bytes + exact.shared_bytes + exact.page_table_bytes >= enough {
+                break;
+            }
+        }
+        if self.pids()? != self.listed {
+            exact.changed = Changed::Yes;
+        }
+        Ok(exact)
+    }
+
+    /// How much of the job's tmpfs is mapped, by the processes of the last [`TreeReader::sums`].
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError`]
+    pub fn files_mapped(&mut self) -> Result<FilesMapped, TreeError> {
+        let mut mapped = FilesMapped::default();
+        let Some(&JobDisk { major, minor, .. }) = self.disk.as_ref() else {
+            return Ok(mapped);
+        };
+        for pid in self.address_spaces() {
+            let file = match self.open(pid, "smaps", OFlags::RDONLY) {
+                Ok(file) => File::from(file),
+                Err(error) if is_gone(error) || is_refused(&error.into()) => continue,
+                Err(error) => return Err(reading("the mappings")(error)),
+            };
+            let mut mappings = Mappings::of_device(major, minor);
+            for line in BufReader::with_capacity(32 << 10, file).split(b'\n') {
+                match line {
+                    Ok(line) => mappings.line(&line),
+                    Err(error) if is_gone_io(&error) => break,
+                    Err(error) => return Err(reading("the mappings")(error)),
+                }
+            }
+            mapped.bytes += mappings.finish();
+        }
+        Ok(mapped)
+    }
+
+    /// The most descriptors that one process has open, of those of the last [`TreeReader::sums`].
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError`]
+    pub fn descriptors_max(&mut self) -> Result<u32, TreeError> {
+        let mut most = 0;
+        for pid in self.members.clone() {
+            let path = format!("{pid}/fd");
+            // Since 6.2 the size of this directory is the number of open descriptors.
+            let open = match rustix::fs::statat(&self.proc, path, AtFlags::empty()) {
+                Ok(stat) if stat.st_size > 0 => u32::try_from(stat.st_size).unwrap_or(u32::MAX),
+                Ok(_) => self.count_descriptors(pid)?,
+                Err(error) if is_gone(error) => 0,
+                Err(error) => return Err(reading("the descriptors")(error)),
+            };
+            most = most.max(open);
+        }
+        Ok(most)
+    }
+
+    /// The largest resident set that init ever had, bytes; 0 if it is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError`]
+    pub fn init_resident_max(&mut self) -> Result<u64, TreeError> {
+        let status = self.status(self.init)?;
+        Ok(status.map_or(0, |status| status.resident_max))
+    }
+
+    /// How full the job's tmpfs is.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError`]
+    pub fn disk(&self) -> Result<Disk, TreeError> {
+        self.disk
+            .as_ref()
+            .map_or(Ok(Disk::default()), |disk| disk_of(disk.place.as_fd()))
+    }
+
+    fn count_descriptors(&mut self, pid: u32) -> Result<u32, TreeError> {
+        let directory = match self.open(pid, "fd", OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(directory) => directory,
+            Err(error) if is_gone(error) || is_refused(&error.into()) => return Ok(0),
+            Err(error) => return Err(reading("the descriptors")(error)),
+        };
+        let mut entries = RawDir::new(directory, self.entries.spare_capacity_mut());
+        let mut count = 0;
+        while let Some(entry) = entries.next() {
+            match entry {
+                // All but "." and ".." are numbers.
+                Ok(entry) => count += u32::from(!entry.file_name().to_bytes().starts_with(b".")),
+                Err(error) if is_gone(error) => break,
+                Err(error) => return Err(reading("the descriptors")(error)),
+            }
+        }
+        Ok(count)
+    }
+
+    /// All pids that `/proc` shows but the worker's own, in rising order.
+    fn pids(&mut self) -> Result<Vec<u32>, TreeError> {
+        rustix::fs::seek(&self.proc, SeekFrom::Start(0)).map_err(reading("the directory"))?;
+        let mut entries = RawDir::new(&self.proc, self.entries.spare_capacity_mut());
+        let mut pids = Vec::new();
+        while let Some(entry) = entries.next() {
+            let entry = entry.map_err(reading("the directory"))?;
+            let pid = entry.file_name().to_str().ok();
+            pids.extend(pid.and_then(|name| name.parse::<u32>().ok()));
+        }
+        pids.retain(|&pid| pid != self.own_pid);
+        pids.sort_unstable();
+        Ok(pids)
+    }
+
+    /// The `stat` of a process of the job's, and keeps it open; `None` if it is gone or not the job's.
+    fn stat(&mut self, pid: u32, known: Option<OwnedFd>) -> Result<Option<Stat>, TreeError> {
+        // The process of a kept descriptor may have ended, and the pid be another's by now.
+        let mut found = match known {
+            Some(known) => self.read(pid, "stat", Some(known)),
+            None => Ok(None),
+        };
+        if matches!(found, Ok(None)) {
+            if self.is_foreign(pid)? {
+                return Ok(None);
+            }
+            found = self.read(pid, "stat", None);
+        }
+        let Some(descriptor) = found.map_err(reading("the sums"))? else {
+            return Ok(None);
+        };
+        if self.stats.len() < KEPT_MAX {
+            self.stats.insert(pid, descriptor);
+        }
+        Ok(Stat::parse(self.text()))
+    }
+
+    fn status(&mut self, pid: u32) -> Result<Option<Status>, TreeError> {
+        let found = self.read(pid, "status", None);
+        let found = found.map_err(reading("the memory"))?;
+        Ok(found.map(|_| Status::parse(self.text())))
+    }
+
+    /// Whether a process is not in the job's pid namespace.
+    ///
+    /// It is refused for a process that runs a program which nobody may read; spares and all else that
+    /// is not the job's run wpool's own code, which can be read, so that such a one is the job's.
+    fn is_foreign(&self, pid: u32) -> Result<bool, TreeError> {
+        match namespace_of(self.proc.as_fd(), pid) {
+            Ok(namespace) => Ok(namespace != self.namespace),
+            Err(error) if is_gone(error) => Ok(true),
+            Err(error) if is_refused(&error.into()) => Ok(false),
+            Err(error) => Err(reading("the pid namespace")(error)),
+        }
+    }
+
+    /// One process for each address space among the members.
+    fn address_spaces(&self) -> Vec<u32> {
+        let mut distinct: Vec<u32> = Vec::with_capacity(self.members.len());
+        for &pid in &self.members {
+            // Searched, not sorted: while processes end and exec, the order is none that a sort could trust.
+            let found = distinct.binary_search_by(|&other| {
+                kcmp::compare_memory(other, pid).unwrap_or(std::cmp::Ordering::Less)
+            });
+            if let Err(place) = found {
+                distinct.insert(place, pid);
+            }
+        }
+        distinct
+    }
+
+    /// Reads `/proc/PID/NAME` into [`TreeReader::text`], through `kept` or opened anew.
+    ///
+    /// Gives the descriptor; `None` if the process is gone.
+    fn read(&mut self, pid: u32, name: &str, kept: Option<OwnedFd>) -> io::Result<Option<OwnedFd>> {
+        let descriptor = match kept.map_or_else(|| self.open(pid, name, OFlags::RDONLY), Ok) {
+            Err(error) if is_gone(error) => return Ok(None),
+            opened => opened?,
+        };
+        self.filled = 0;
+        loop {
+            if self.filled == self.buffer.len() {
+                self.buffer.resize(2 * self.filled, 0);
+            }
+            let room = self.buffer.get_mut(self.filled..).unwrap_or_default();
+            match rustix::io::pread(&descriptor, room, self.filled as u64) {
+                Ok(0) => return Ok(Some(descriptor)),
+                Ok(read) => self.filled += read,
+                Err(Errno::INTR) => {}
+                Err(error) if is_gone(error) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// What was read last.
+    fn text(&self) -> &[u8] {
+        self.buffer.get(..self.filled).unwrap_or_default()
+    }
+
+    fn open(&self, pid: u32, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let path = format!("{pid}/{name}");
+        rustix::fs::openat(&self.proc, path, flags | OFlags::CLOEXEC, Mode::empty())
+    }
+
+    fn ticks(&self, ticks: u64) -> Duration {
+        Duration::from_nanos(ticks.saturating_mul(1_000_000_000 / self.ticks_per_second))
+    }
+}
+
+impl JobDisk {
+    fn new(place: BorrowedFd<'_>) -> Result<Self, TreeError> {
+        let stat = rustix::fs::fstat(place).map_err(reading("the disk"))?;
+        Ok(Self {
+            place: place.try_clone_to_owned().map_err(reading("the disk"))?,
+            major: rustix::fs::major(stat.st_dev),
+            minor: rustix::fs::minor(stat.st_dev),
+        })
+    }
+}
+
+/// How full the file system of `place` is.
+///
+/// # Errors
+///
+/// [`TreeError`]
+pub fn disk_of(place: BorrowedFd<'_>) -> Result<Disk, TreeError> {
+    let disk = fstatvfs(place).map_err(reading("the disk"))?;
+    let used = disk.blocks().saturating_sub(disk.blocks_free());
+    // A file system without limits says 0 of 0.
+    let exhausted = (disk.blocks() > 0 && disk.blocks_free() == 0)
+        || (disk.files() > 0 && disk.files_free() == 0);
+    Ok(Disk {
+        used_bytes: used.saturating_mul(disk.fragment_size()),
+        room: if exhausted {
+            Room::Exhausted
+        } else {
+            Room::Left
+        },
+    })
+}
+
+/// The name of a process's pid namespace.
+fn namespace_of(proc: BorrowedFd<'_>, pid: u32) -> Result<Vec<u8>, Errno> {
+    let name = rustix::fs::readlinkat(proc, format!("{pid}/ns/pid"), Vec::new())?;
+    Ok(name.into_bytes())
+}
+
+/// CPU time of all threads of a process, those that have ended included; `None` if it is gone.
+fn cpu_clock(pid: u32) -> Option<Duration> {
+    // As in the kernel's posix-timers: ~pid << 3, with 2 for the scheduler's clock of the whole process.
+    let id = (!i32::try_from(pid).ok()?).wrapping_shl(3) | 2;
+    ClockId::from_raw(id).now().ok().map(Duration::from)
+}
+
+fn is_gone(error: Errno) -> bool {
+    matches!(error, Errno::SRCH | Errno::NOENT)
+}
+
+fn is_gone_io(error: &io::Error) -> bool {
+    Errno::from_io_error(error).is_some_and(is_gone)
+}
+
+fn is_refused(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}

@@ -1,0 +1,271 @@
+//! The texts of `/proc/PID/{stat,status,smaps_rollup,smaps}`: bytes in, numbers out.
+//!
+//! Formats: proc(5). Sizes are given in bytes whatever the file's unit is.
+//!
+//! # Invariants
+//!
+//! - No text makes these functions fail hard: what is missing counts as 0, for a process that has
+//!   ended but is not reaped has no memory and says nothing about it.
+//! - A process chooses its own name (`comm`): nothing before the last `)` of `stat` is believed.
+
+/// What `stat` says of one process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stat {
+    /// CPU time of the process's own threads, in ticks.
+    pub(super) own_ticks: u64,
+    /// CPU time of children that it has waited for, and of theirs, in ticks.
+    pub(super) reaped_ticks: u64,
+    /// Its threads.
+    pub(super) threads: u32,
+    /// Its address space, bytes.
+    pub(super) address_space_bytes: u64,
+    /// Its resident pages; the kernel counts them loosely (a few hundred KiB per core).
+    pub(super) resident_pages: u64,
+}
+
+impl Stat {
+    /// `None` if this is no `stat` at all.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        let name_end = text.iter().rposition(|&byte| byte == b')')?;
+        let mut fields = str::from_utf8(text.get(name_end + 1..)?)
+            .ok()?
+            .split_ascii_whitespace();
+        // proc(5) counts from 1, and the first field after the name is number 3, the state.
+        let mut next_field = 3;
+        let mut field = |number: usize| -> Option<u64> {
+            let value = fields.nth(number - next_field)?;
+            next_field = number + 1;
+            // Ticks of children are signed in the format; they are never negative.
+            value.parse().ok()
+        };
+        let own_ticks = field(14)?.saturating_add(field(15)?);
+        let reaped_ticks = field(16)?.saturating_add(field(17)?);
+        Some(Self {
+            own_ticks,
+            reaped_ticks,
+            threads: u32::try_from(field(20)?).ok()?,
+            address_space_bytes: field(23)?,
+            resident_pages: field(24)?,
+        })
+    }
+}
+
+/// What `status` says of one process's memory, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Status {
+    /// Private pages, swapped out ones and huge ones included; a page shared by a fork counts in both.
+    pub(super) private: u64,
+    /// Shared memory that is mapped and was touched.
+    pub(super) shared: u64,
+    /// Page tables.
+    pub(super) page_tables: u64,
+    /// The largest resident set that it ever had, files included.
+    pub(super) resident_max: u64,
+}
+
+impl Status {
+    pub(super) fn parse(text: &[u8]) -> Self {
+        let mut status = Self::default();
+        for (name, bytes) in sizes(text) {
+            match name {
+                b"RssAnon" | b"VmSwap" | b"HugetlbPages" => status.private += bytes,
+                b"RssShmem" => status.shared = bytes,
+                b"VmHWM" => status.resident_max = bytes,
+                b"VmPTE" => status.page_tables = bytes,
+                _ => {}
+            }
+        }
+        status
+    }
+}
+
+/// What `smaps_rollup` says: pages that n processes share count for one n-th.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rollup {
+    /// Private pages, swapped out ones and huge ones included, bytes.
+    pub(super) private: u64,
+    /// Shared memory, files of a tmpfs included, bytes.
+    pub(super) shared: u64,
+}
+
+impl Rollup {
+    pub(super) fn parse(text: &[u8]) -> Self {
+        let mut rollup = Self::default();
+        for (name, bytes) in sizes(text) {
+            match name {
+                b"Pss_Anon" | b"SwapPss" | b"Private_Hugetlb" | b"Shared_Hugetlb" => {
+                    rollup.private += bytes;
+                }
+                b"Pss_Shmem" => rollup.shared = bytes,
+                _ => {}
+            }
+        }
+        rollup
+    }
+}
+
+/// Adds up, line by line of `smaps`, the pages of files on one device.
+#[derive(Debug)]
+pub(super) struct Mappings {
+    device: String,
+    on_device: bool,
+    proportional: u64,
+    resident: u64,
+    private: u64,
+    total: u64,
+}
+
+impl Mappings {
+    /// Looks for the device with this major and minor number.
+    pub(super) fn of_device(major: u32, minor: u32) -> Self {
+        Self {
+            device: format!("{major:02x}:{minor:02x}"),
+            on_device: false,
+            proportional: 0,
+            resident: 0,
+            private: 0,
+            total: 0,
+        }
+    }
+
+    /// Takes the next line.
+    pub(super) fn line(&mut self, line: &[u8]) {
+        let mut words = line.split(u8::is_ascii_whitespace);
+        // A mapping's first line is "START-END PERMISSIONS OFFSET DEVICE INODE NAME"; the others "Name: …".
+        if words.next().is_some_and(|word| !word.ends_with(b":")) {
+            self.close_mapping();
+            let device = words.nth(2).unwrap_or_default();
+            self.on_device = device == self.device.as_bytes();
+        } else if self.on_device
+            && let Some((name, bytes)) = size(line)
+        {
+            match name {
+                b"Rss" => self.resident = bytes,
+                b"Pss" => self.proportional = bytes,
+                b"Anonymous" => self.private = bytes,
+                _ => {}
+            }
+        }
+    }
+
+    /// The sum, bytes.
+    pub(super) fn finish(mut self) -> u64 {
+        self.close_mapping();
+        self.total
+    }
+
+    /// Counts the pages of the file itself: those a private mapping has copied are private memory.
+    fn close_mapping(&mut self) {
+        if let Some(of_resident) = self.private.checked_mul(self.proportional) {
+            let copied = of_resident.checked_div(self.resident).unwrap_or(0);
+            self.total += self.proportional.saturating_sub(copied);
+        }
+        (self.proportional, self.resident, self.private) = (0, 0, 0);
+    }
+}
+
+/// The lines of the form `Name:   123 kB`.
+fn sizes(text: &[u8]) -> impl Iterator<Item = (&[u8], u64)> {
+    text.split(|&byte| byte == b'\n').filter_map(size)
+}
+
+fn size(line: &[u8]) -> Option<(&[u8], u64)> {
+    let colon = line.iter().position(|&byte| byte == b':')?;
+    let (name, value) = line.split_at(colon);
+    let value = str::from_utf8(value.get(1..)?).ok()?;
+    let kibibytes: u64 = value.trim_ascii().strip_suffix(" kB")?.parse().ok()?;
+    Some((name, kibibytes.checked_mul(1024)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_stat_is_read_behind_a_name_that_lies() {
+        let text = b"1234 (a) R 9 9 (b c) S 1 1234 1234 0 -1 4194304 93 1 0 0 11 7 300 25 20 0 6 0 \
+                     886543 34684928 1280 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0\n";
+        assert_eq!(
+            Stat::parse(text),
+            Some(Stat {
+                own_ticks: 18,
+                reaped_ticks: 325,
+                threads: 6,
+                address_space_bytes: 34_684_928,
+                resident_pages: 1280,
+            })
+        );
+    }
+
+    #[test]
+    fn swapped_and_huge_pages_are_private_memory() {
+        let text = b"Name:\tsh\nVmHWM:\t 950 kB\nVmRSS:\t 900 kB\nRssAnon:\t     100 kB\nRssFile:\t 700 kB\n\
+                     RssShmem:\t 50 kB\nVmPTE:\t 44 kB\nVmSwap:\t 3 kB\nHugetlbPages:\t 2048 kB\nThreads:\t1\n";
+        assert_eq!(
+            Status::parse(text),
+            Status {
+                private: (100 + 3 + 2048) << 10,
+                shared: 50 << 10,
+                page_tables: 44 << 10,
+                resident_max: 950 << 10,
+            }
+        );
+        let text =
+            b"00-ff ---p 00000000 00:00 0 [rollup]\nRss: 900 kB\nPss: 80 kB\nPss_Anon:  60 kB\n\
+                     Pss_File: 9 kB\nPss_Shmem: 11 kB\nShared_Hugetlb: 0 kB\nSwap: 9 kB\nSwapPss: 2 kB\n";
+        assert_eq!(
+            Rollup::parse(text),
+            Rollup {
+                private: 62 << 10,
+                shared: 11 << 10
+            }
+        );
+    }
+
+    #[test]
+    fn of_a_mapped_file_the_pages_of_the_file_count_once_per_sharer_and_copies_do_not() {
+        let text = "\
+7f00-7f10 rw-s 00000000 00:2b 12 /tmp/a
+Rss: 400 kB
+Pss: 200 kB
+Anonymous: 0 kB
+VmFlags: rd wr sh
+7f10-7f20 rw-p 00000000 00:2b 13 /tmp/b
+Rss: 100 kB
+Pss: 100 kB
+Anonymous: 40 kB
+7f20-7f30 rw-s 00000000 00:01 99 /dev/zero (deleted)
+Rss: 5000 kB
+Pss: 5000 kB
+";
+        let mut mappings = Mappings::of_device(0, 0x2b);
+        for line in text.lines() {
+            mappings.line(line.as_bytes());
+        }
+        assert_eq!(mappings.finish(), (200 + 60) << 10);
+    }
+
+    #[test]
+    fn the_texts_of_this_process_are_understood() {
+        let stat = Stat::parse(&std::fs::read("/proc/self/stat").unwrap()).unwrap();
+        assert!(stat.threads >= 1 && stat.resident_pages > 0);
+        let status = Status::parse(&std::fs::read("/proc/self/status").unwrap());
+        assert!(status.private > 0 && status.page_tables > 0);
+        let rollup = Rollup::parse(&std::fs::read("/proc/self/smaps_rollup").unwrap());
+        assert!(rollup.private > 0);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(text in proptest::collection::vec(any::<u8>(), 0..600)) {
+            Stat::parse(&text);
+            Status::parse(&text);
+            Rollup::parse(&text);
+            let mut mappings = Mappings::of_device(0, 1);
+            text.split(|&byte| byte == b'\n').for_each(|line| mappings.line(line));
+            mappings.finish();
+        }
+    }
+}

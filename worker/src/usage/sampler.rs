@@ -1,0 +1,191 @@
+//! Decides what of a job's tree to read when, and what that means: the limits where no cgroup keeps them.
+//!
+//! ```text
+//!              wake                 take                              take
+//!   waiting ────────▶ Read(Sums) ────────▶ Read(Split │ Exact │ …) ────────▶ … ──▶ Wait(until) or End(excess)
+//! ```
+//!
+//! # Invariants
+//!
+//! - Time is an argument, reading is somebody else's: see [`super::Watch`], which does both.
+//! - Looking takes at most one part of the time in [`SHARE`]: after a round that took 10 ms nothing is read for 30 ms.
+//! - A round ends: each reading is asked for at most twice.
+
+use std::time::Duration;
+
+use wpool_protocol::limits::{LimitName, Limits};
+
+use super::cpu::{CpuFinding, CpuWatch};
+use super::memory::{MemoryStep, MemoryWatch};
+use super::reading::{Exact, FilesMapped, Room, Split, Sums};
+use super::verdict::{Excess, Sampled};
+
+/// Looking may take one part of the time in so many.
+const SHARE: u32 = 4;
+
+/// Descriptors are counted so often: the count is told, not enforced here.
+const DESCRIPTORS_EVERY: Duration = Duration::from_millis(250);
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Read this, then [`Sampler::take`] it.
+    Read(Read),
+    /// Nothing until then, after the job's start.
+    Wait(Duration),
+    /// End the job.
+    End(Excess),
+}
+
+/// What to read; see [`super::reading`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// [`Sums`].
+    Sums,
+    /// [`Split`].
+    Split,
+    /// [`Exact`], up to so many bytes.
+    Exact(u64),
+    /// [`FilesMapped`].
+    FilesMapped,
+    /// The most descriptors that one process has open.
+    Descriptors,
+}
+
+/// What was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// The answer to [`Read::Sums`].
+    Sums(Sums),
+    /// The answer to [`Read::Split`].
+    Split(Split),
+    /// The answer to [`Read::Exact`].
+    Exact(Exact),
+    /// The answer to [`Read::FilesMapped`].
+    FilesMapped(FilesMapped),
+    /// The answer to [`Read::Descriptors`].
+    Descriptors(u32),
+}
+
+/// Watches one job. All times count from the job's start.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    limits: Limits,
+    cpu: CpuWatch,
+    memory: MemoryWatch,
+    round_at: Duration,
+    asked_at: Duration,
+    descriptors_at: Duration,
+    looks: u32,
+    tasks_peak: u32,
+    limits_hit: Vec<LimitName>,
+}
+
+impl Sampler {
+    /// For a job that may use so many cores at once.
+    pub fn new(limits: &Limits, cores: u16) -> Self {
+        Self {
+            limits: *limits,
+            cpu: CpuWatch::new(limits, cores),
+            memory: MemoryWatch::new(limits, cores),
+            round_at: Duration::ZERO,
+            asked_at: Duration::ZERO,
+            descriptors_at: Duration::ZERO,
+            looks: 0,
+            tasks_peak: 0,
+            limits_hit: Vec::new(),
+        }
+    }
+
+    /// When to [`Sampler::wake`] for the first time.
+    pub fn first_look(&self) -> Duration {
+        self.cpu.next_look().min(self.memory.next_look())
+    }
+
+    /// The time to look has come.
+    pub fn wake(&mut self, now: Duration) -> Step {
+        self.round_at = now;
+        self.ask(now, Read::Sums)
+    }
+
+    /// What was read last, and the time at which that was done.
+    pub fn take(&mut self, now: Duration, reading: Reading) -> Step {
+        let step = match reading {
+            Reading::Sums(sums) => match self.take_sums(now, &sums) {
+                Ok(step) => step,
+                Err(decided) => return decided,
+            },
+            Reading::Split(split) => self.memory.take_split(now, &split),
+            Reading::Exact(exact) => self.memory.take_exact(self.asked_at, now, &exact),
+            Reading::FilesMapped(mapped) => self.memory.take_files_mapped(now, mapped),
+            Reading::Descriptors(most) => {
+                self.descriptors_at = now;
+                if most >= self.limits.open_files {
+                    self.hit(LimitName::OpenFiles);
+                }
+                MemoryStep::Enough
+            }
+        };
+        match step {
+            MemoryStep::Again => self.ask(now, Read::Sums),
+            MemoryStep::Split => self.ask(now, Read::Split),
+            MemoryStep::Exact => self.ask(now, Read::Exact(self.limits.memory_bytes.0)),
+            MemoryStep::FilesMapped => self.ask(now, Read::FilesMapped),
+            MemoryStep::Over(excess) => Step::End(excess),
+            MemoryStep::Enough if now >= self.descriptors_at + DESCRIPTORS_EVERY => {
+                self.ask(now, Read::Descriptors)
+            }
+            MemoryStep::Enough => Step::Wait(self.next_look(now)),
+        }
+    }
+
+    fn take_sums(&mut self, now: Duration, sums: &Sums) -> Result<MemoryStep, Step> {
+        self.looks += u32::from(sums.processes > 0);
+        self.tasks_peak = self.tasks_peak.max(sums.tasks);
+        if sums.tasks >= self.limits.processes {
+            self.hit(LimitName::Processes);
+        }
+        if sums.disk.room == Room::Exhausted {
+            self.hit(LimitName::Disk);
+        }
+        match self.cpu.sampled(now, sums.cpu) {
+            CpuFinding::Over(excess) => Err(Step::End(excess)),
+            CpuFinding::Unsure => Err(self.ask(now, Read::Sums)),
+            CpuFinding::Within => Ok(self.memory.take_sums(now, sums)),
+        }
+    }
+
+    fn ask(&mut self, now: Duration, read: Read) -> Step {
+        self.asked_at = now;
+        Step::Read(read)
+    }
+
+    fn next_look(&self, now: Duration) -> Duration {
+        let spent = now.saturating_sub(self.round_at);
+        let wanted = self.cpu.next_look().min(self.memory.next_look());
+        wanted.max(now + spent * (SHARE - 1))
+    }
+
+    pub(super) fn hit(&mut self, limit: LimitName) {
+        if !self.limits_hit.contains(&limit) {
+            self.limits_hit.push(limit);
+        }
+    }
+
+    /// Limits seen to make calls in the job fail.
+    pub fn limits_hit(&self) -> &[LimitName] {
+        &self.limits_hit
+    }
+
+    /// What was seen.
+    pub(super) fn sampled(&self) -> Sampled {
+        Sampled {
+            looks: self.looks,
+            cpu: self.cpu.total(),
+            memory_peak_bytes: self.memory.peak(),
+            files_max_bytes: self.memory.files_max(),
+            init_resident_max_bytes: 0,
+            tasks_peak: self.tasks_peak,
+        }
+    }
+}
