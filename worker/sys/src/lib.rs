@@ -16,9 +16,10 @@
 pub mod birth;
 pub mod clone3;
 pub mod descriptor;
-pub mod kcmp;
+pub mod landlock;
 pub mod loopback;
 pub mod mount;
 pub mod namespaces;
+pub mod seccomp;
 pub mod signals;
 pub mod wait;
