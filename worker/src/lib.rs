@@ -1,3 +1,3 @@
 //! Being written.
 
-pub mod usage;
+pub mod seccomp;

@@ -1,0 +1,328 @@
+//! Calls whose answer depends on their arguments.
+//!
+//! Every argument looked at is one that the kernel itself reads as 32 bits: `int`, `unsigned int`, `pid_t`,
+//! or flags of which only low bits exist.
+
+use nix::errno::Errno;
+
+use super::{Accounting, Answer, Call, Case, Group, Row, Rule, Test};
+
+pub(super) fn rows(accounting: Accounting) -> impl Iterator<Item = Row> {
+    let varying: &[Row] = match accounting {
+        Accounting::Cgroup => &[PRCTL, MEMFD_CREATE],
+        Accounting::Sampling => &[PRCTL_SAMPLING],
+    };
+    CHECKED.iter().chain(varying).copied()
+}
+
+const EPERM: Answer = Answer::Errno(Errno::EPERM);
+const EINVAL: Answer = Answer::Errno(Errno::EINVAL);
+
+/// The namespaces of clone(2): NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET. NEWTIME shares
+/// its bit with the exit signal and does not exist there.
+const NAMESPACES: u32 = 0x7e02_0000;
+
+/// `sa_family_t`s and types of sockets, as socket(2) takes them.
+const AF_UNIX: u32 = 1;
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+const SOCK_STREAM: u32 = 1;
+const SOCK_DGRAM: u32 = 2;
+const SOCK_RAW: u32 = 3;
+const SOCK_PACKET: u32 = 10;
+/// The type without `SOCK_CLOEXEC` and `SOCK_NONBLOCK` (`SOCK_TYPE_MASK`).
+const SOCK_TYPE: u32 = 0xf;
+
+/// A row that says when the call is allowed.
+const fn row(
+    call: Call,
+    group: Group,
+    cases: &'static [Case],
+    otherwise: Answer,
+    reason: &'static str,
+) -> Row {
+    Row {
+        call,
+        group,
+        rule: Rule::Check { cases, otherwise },
+        reason,
+    }
+}
+
+const CHECKED: &[Row] = &[
+    row(
+        Call::new("SYS_clone", libc::SYS_clone),
+        Group::Processes,
+        &[Case {
+            when: &[Test::AnyBit {
+                argument: 0,
+                bits: NAMESPACES,
+            }],
+            answer: EPERM,
+        }],
+        Answer::Allow,
+        "threads and processes, but no namespaces, where a process has capabilities again",
+    ),
+    row(
+        Call::new("SYS_prlimit64", libc::SYS_prlimit64),
+        Group::Processes,
+        &[Case {
+            when: &[Test::is(0, &[0])],
+            answer: Answer::Allow,
+        }],
+        EPERM,
+        "one's own limits only, as pid 0 (a filter cannot know the own pid): the kernel would let a process \
+         set those of the init above it",
+    ),
+    row(
+        Call::new("SYS_pidfd_open", libc::SYS_pidfd_open),
+        Group::Processes,
+        &[Case {
+            when: &[Test::is(0, &[1])],
+            answer: EPERM,
+        }],
+        Answer::Allow,
+        "any process of the job but the init above it",
+    ),
+    row(
+        Call::new("SYS_personality", libc::SYS_personality),
+        Group::Processes,
+        // Linux, Linux on 32 bits, both with the old version number, and asking what it is.
+        &[Case {
+            when: &[Test::is(0, &[0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff])],
+            answer: Answer::Allow,
+        }],
+        EPERM,
+        "the plain ones; others switch off address randomisation or make data executable",
+    ),
+    row(
+        Call::new("SYS_socket", libc::SYS_socket),
+        Group::Sockets,
+        &[
+            Case {
+                when: &[Test::is(0, &[AF_UNIX])],
+                answer: Answer::Allow,
+            },
+            // Protocol 0 is the usual one of the type; 6 is TCP, 17 UDP.
+            Case {
+                when: &[
+                    Test::is(0, &[AF_INET, AF_INET6]),
+                    Test::OneOf {
+                        argument: 1,
+                        mask: SOCK_TYPE,
+                        values: &[SOCK_STREAM, SOCK_DGRAM],
+                    },
+                    Test::is(2, &[0, 6, 17]),
+                ],
+                answer: Answer::Allow,
+            },
+            Case {
+                when: &[
+                    Test::is(0, &[AF_INET, AF_INET6]),
+                    Test::OneOf {
+                        argument: 1,
+                        mask: SOCK_TYPE,
+                        values: &[SOCK_RAW, SOCK_PACKET],
+                    },
+                ],
+                answer: EPERM,
+            },
+            Case {
+                when: &[Test::is(0, &[AF_INET, AF_INET6])],
+                answer: Answer::Errno(Errno::EPROTONOSUPPORT),
+            },
+        ],
+        Answer::Errno(Errno::EAFNOSUPPORT),
+        "local sockets, TCP and UDP; other families (netlink, packet, vsock, alg, …) and protocols load kernel \
+         code that the machine may never have run before",
+    ),
+    row(
+        Call::new("SYS_socketpair", libc::SYS_socketpair),
+        Group::Sockets,
+        &[Case {
+            when: &[Test::is(0, &[AF_UNIX])],
+            answer: Answer::Allow,
+        }],
+        Answer::Errno(Errno::EAFNOSUPPORT),
+        "local sockets, the only family that ordinary programs make pairs of",
+    ),
+    row(
+        Call::new("SYS_ioctl", libc::SYS_ioctl),
+        Group::Descriptors,
+        &[
+            // TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD.
+            Case {
+                when: &[Test::is(1, &[0x5412, 0x541c, 0x541d, 0x5423])],
+                answer: EPERM,
+            },
+            // TIOCSCTTY with 1: take the terminal away from another session.
+            Case {
+                when: &[Test::is(1, &[0x540e]), Test::is(2, &[1])],
+                answer: EPERM,
+            },
+        ],
+        Answer::Allow,
+        "all but those that type into a terminal, take it from another session, or load a line discipline",
+    ),
+    row(
+        Call::new("SYS_seccomp", libc::SYS_seccomp),
+        Group::Sandboxing,
+        &[
+            // SET_MODE_STRICT, GET_ACTION_AVAIL, GET_NOTIF_SIZES.
+            Case {
+                when: &[Test::is(0, &[0, 2, 3])],
+                answer: Answer::Allow,
+            },
+            // SET_MODE_FILTER, with any of TSYNC, LOG, SPEC_ALLOW, TSYNC_ESRCH.
+            Case {
+                when: &[
+                    Test::is(0, &[1]),
+                    Test::OneOf {
+                        argument: 1,
+                        mask: !0x17,
+                        values: &[0],
+                    },
+                ],
+                answer: Answer::Allow,
+            },
+        ],
+        EINVAL,
+        "further filters, which can only refuse more; but no listener, with which one process answers the calls of another",
+    ),
+    row(
+        Call::new("SYS_arch_prctl", libc::SYS_arch_prctl),
+        Group::Processes,
+        // Thread pointers; the tiles of AMX (0x102x); shadow stacks (0x500x).
+        &[Case {
+            when: &[Test::is(
+                0,
+                &[
+                    0x1001, 0x1002, 0x1003, 0x1004, 0x1021, 0x1022, 0x1023, 0x1024, 0x1025, 0x5001,
+                    0x5002, 0x5003, 0x5004, 0x5005,
+                ],
+            )],
+            answer: Answer::Allow,
+        }],
+        EINVAL,
+        "what the C library and numeric libraries use",
+    ),
+    row(
+        Call::new("SYS_mmap", libc::SYS_mmap),
+        Group::Memory,
+        &[Case {
+            when: &[Test::AnyBit {
+                argument: 3,
+                bits: 0x4_0000, // MAP_HUGETLB
+            }],
+            answer: Answer::Errno(Errno::ENOMEM),
+        }],
+        Answer::Allow,
+        "all but the machine's reserved huge pages, which no account of the job's counts",
+    ),
+    row(
+        Call::new("SYS_shmget", libc::SYS_shmget),
+        Group::Ipc,
+        &[Case {
+            when: &[Test::AnyBit {
+                argument: 2,
+                bits: 0o4000, // SHM_HUGETLB
+            }],
+            answer: EPERM,
+        }],
+        Answer::Allow,
+        "all but the machine's reserved huge pages, which no account of the job's counts",
+    ),
+    row(
+        Call::new("SYS_madvise", libc::SYS_madvise),
+        Group::Memory,
+        &[Case {
+            when: &[Test::is(2, &[12])], // MADV_MERGEABLE
+            answer: EINVAL,
+        }],
+        Answer::Allow,
+        "all but merging equal pages with those of others: how long a write takes would tell what they hold",
+    ),
+];
+
+const MEMFD_CREATE: Row = row(
+    Call::new("SYS_memfd_create", libc::SYS_memfd_create),
+    Group::Memory,
+    &[Case {
+        when: &[Test::AnyBit {
+            argument: 1,
+            bits: 0x4, // MFD_HUGETLB
+        }],
+        answer: Answer::Errno(Errno::ENOSYS),
+    }],
+    Answer::Allow,
+    "all but the machine's reserved huge pages, which no account of the job's counts",
+);
+
+/// Options of prctl(2) that ordinary programs use on themselves.
+macro_rules! prctl_options {
+    ($($more:literal),*) => {
+        &[
+            1, 2, // PDEATHSIG
+            3, 4, // DUMPABLE
+            7, 8, // KEEPCAPS
+            13, 14, // TIMING
+            15, 16, // NAME
+            21, 22, // SECCOMP
+            23, 24, // CAPBSET
+            25, 26, // TSC
+            27, 28, // SECUREBITS
+            29, 30, // TIMERSLACK
+            36, 37, // CHILD_SUBREAPER
+            38, 39, // NO_NEW_PRIVS
+            40, // GET_TID_ADDRESS
+            42, // GET_THP_DISABLE
+            47, // CAP_AMBIENT
+            52, 53, // SPECULATION_CTRL
+            65, 66, // MDWE
+            78, // FUTEX_HASH
+            0x5356_4d41, // SET_VMA
+            0x5961_6d61, // SET_PTRACER
+            0x4155_5856, // GET_AUXV
+            $($more),*
+        ]
+    };
+}
+
+const PRCTL_REASON: &str =
+    "options that programs use on themselves; others answer as on a kernel without them";
+
+/// `PR_SET_MM`, which moves what the kernel shows of a process' memory, is an old option: EPERM is its answer.
+const PRCTL_SHARP: Case = Case {
+    when: &[Test::is(0, &[35])],
+    answer: EPERM,
+};
+
+const PRCTL: Row = row(
+    Call::new("SYS_prctl", libc::SYS_prctl),
+    Group::Processes,
+    &[
+        Case {
+            // 41: SET_THP_DISABLE
+            when: &[Test::is(0, prctl_options![41])],
+            answer: Answer::Allow,
+        },
+        PRCTL_SHARP,
+    ],
+    EINVAL,
+    PRCTL_REASON,
+);
+
+/// Without 41, `PR_SET_THP_DISABLE`: under sampling huge pages are off, and a job may not switch them on.
+const PRCTL_SAMPLING: Row = row(
+    Call::new("SYS_prctl", libc::SYS_prctl),
+    Group::Processes,
+    &[
+        Case {
+            when: &[Test::is(0, prctl_options![])],
+            answer: Answer::Allow,
+        },
+        PRCTL_SHARP,
+    ],
+    EINVAL,
+    PRCTL_REASON,
+);
