@@ -15,18 +15,17 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use wpool_protocol::outcome::MeasuredBy;
 use wpool_protocol::wire::{
-    AttemptReport, Ending, FromWorker, InputBytes, InputTarget, JobOrder, RunUsage, ToWorker,
-    Written,
+    AttemptReport, Ending, FromWorker, InputBytes, InputTarget, JobOrder, ToWorker, Written,
 };
 
 use crate::capture::Store;
 use crate::deliver::deliver;
 use crate::feed::Appetite;
-use crate::job_box::{self, JobBox};
+use crate::job_box::{self, JobBox, nothing_known};
 use crate::run::{News, Verdict};
 use crate::slot::Slot;
+use crate::usage::verdict::Account;
 use crate::worker::{Link, Watched};
 
 /// The job on a worker's desk.
@@ -210,7 +209,7 @@ impl Desk {
         boxed.look(now)?;
         boxed.run.time_passed(now)?;
         if boxed.run.is_over() {
-            return self.conclude(link, now);
+            return self.conclude(link);
         }
         let written = boxed.run.written();
         if let Some(seen) = job.follow
@@ -223,28 +222,24 @@ impl Desk {
     }
 
     /// Brings the outputs out and tells the end.
-    fn conclude(&mut self, link: &mut Link, now: Instant) -> io::Result<Option<OwnedFd>> {
+    fn conclude(&mut self, link: &mut Link) -> io::Result<Option<OwnedFd>> {
         let Some(Job {
             order,
-            state: State::Boxed(mut boxed),
+            state: State::Boxed(boxed),
             ..
         }) = self.job.take()
         else {
             return Ok(None);
         };
         let ending = boxed.run.ending();
-        let account = boxed.account(now);
+        let written = boxed.run.written();
         if boxed.run.started.is_some() {
             deliver(link, &order, &boxed.files)?;
         }
-        link.say(&FromWorker::Ended(Box::new(AttemptReport {
-            attempt: order.attempt,
-            ending,
-            limits_hit: account.limits_hit,
-            usage: account.usage,
-            written: boxed.run.written(),
-        })))?;
-        Ok(Some(boxed.run.init.pidfd))
+        let init = boxed.run.init_pidfd()?;
+        let account = boxed.account();
+        tell(link, &order, ending, account, written)?;
+        Ok(Some(init))
     }
 
     fn tell_unboxed(&mut self, link: &mut Link) -> io::Result<Option<OwnedFd>> {
@@ -256,26 +251,31 @@ impl Desk {
         else {
             return Ok(None);
         };
-        link.say(&FromWorker::Ended(Box::new(AttemptReport {
+        let written = Written {
             attempt: order.attempt,
-            ending,
-            limits_hit: Vec::new(),
-            usage: RunUsage {
-                wall_us: 0,
-                cpu_user_us: 0,
-                cpu_system_us: 0,
-                memory_peak_bytes: 0,
-                processes_peak: 0,
-                measured_by: MeasuredBy::Rusage,
-            },
-            written: Written {
-                attempt: order.attempt,
-                stdout: 0,
-                stderr: 0,
-            },
-        })))?;
+            stdout: 0,
+            stderr: 0,
+        };
+        tell(link, &order, ending, nothing_known(), written)?;
         Ok(init)
     }
+}
+
+/// Says how a job ended.
+fn tell(
+    link: &mut Link,
+    order: &JobOrder,
+    ending: Ending,
+    account: Account,
+    written: Written,
+) -> io::Result<()> {
+    link.say(&FromWorker::Ended(Box::new(AttemptReport {
+        attempt: order.attempt,
+        ending,
+        limits_hit: account.limits_hit,
+        usage: account.usage,
+        written,
+    })))
 }
 
 /// Whether reading would not block.

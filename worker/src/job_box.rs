@@ -9,24 +9,29 @@
 
 use std::fs::File;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use wpool_protocol::limits::LimitName;
-use wpool_protocol::wire::{Ending, JobOrder, Stdio, Stream};
+use wpool_protocol::outcome::MeasuredBy;
+use wpool_protocol::wire::{Ending, JobOrder, RunUsage, Stdio, Stream};
 use wpool_sys::namespaces::Namespaces;
+use wpool_sys::wait::ResourceUsage;
 
 use crate::apply::{Detached, new_files};
 use crate::capture::{BUFFER_LEN, Capture, Store};
-use crate::dialogue::Launch;
+use crate::dialogue::{Launch, TreeEnd};
 use crate::feed::Feed;
 use crate::init::{self, Init};
 use crate::launch::JOB_ID;
 use crate::lay::{self, Layer};
 use crate::run::{Parts, Run, Verdict};
 use crate::slot::Slot;
-use crate::usage::{Account, Watch};
+use crate::usage::Watch;
+use crate::usage::proc::TreeReader;
+use crate::usage::verdict::Account;
 
 /// A job's box.
 #[derive(Debug)]
@@ -39,9 +44,18 @@ pub(crate) struct JobBox {
     layer: Layer,
     /// Inputs laid out so far.
     laid: usize,
-    watch: Watch,
-    /// When the tree was dead.
-    ended: Option<Instant>,
+    meter: Meter,
+}
+
+/// What looks at a job's processes.
+#[derive(Debug)]
+enum Meter {
+    /// The program has not begun.
+    Ready(TreeReader),
+    /// It has.
+    Watching(Watch),
+    /// The tree is dead, or cannot be watched; what is known of it.
+    Done(Box<Account>),
 }
 
 /// Our ends of a job's pipes.
@@ -104,10 +118,12 @@ pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<J
     drop(theirs.take());
     let ours = ours.ok_or_else(|| io::Error::other("the box has no pipes"))?;
     Ok(JobBox {
-        watch: Watch::new(&limits, &slot.surroundings, init.pid, files.as_fd())?,
+        meter: Meter::Ready(
+            TreeReader::new(slot.proc.as_fd(), init.pid, Some(files.as_fd()))
+                .map_err(io::Error::other)?,
+        ),
         layer: Layer::new(open_beneath(&files, "box")?, JOB_ID),
         laid: 0,
-        ended: None,
         files,
         run: Run::new(Parts {
             attempt: order.attempt,
@@ -224,39 +240,87 @@ impl JobBox {
 
     /// The program has begun.
     pub(crate) fn watch_from(&mut self, now: Instant) {
-        self.watch.begin(now);
+        let nothing = Meter::Done(Box::new(nothing_known()));
+        self.meter = match mem::replace(&mut self.meter, nothing) {
+            Meter::Ready(tree) => {
+                let limits = &self.run.limits;
+                Meter::Watching(Watch::sampling(tree, limits, limits.cpus, now))
+            }
+            other @ (Meter::Watching(_) | Meter::Done(_)) => other,
+        };
     }
 
-    /// Looks at the job's processes, if it is time for that.
+    /// Looks at the job's processes, if it is time for that. A job that cannot be watched is ended.
     pub(crate) fn look(&mut self, now: Instant) -> io::Result<()> {
-        if self.run.tree().is_some() {
-            self.ended.get_or_insert(now);
-        } else if self.run.is_running()
-            && let Some(excess) = self.watch.look(now)
-        {
-            let verdict = Verdict::Limit(excess.limit, excess.peak, excess.at);
-            return self.run.end(verdict, now);
+        if let Some(tree) = self.run.tree() {
+            self.measure(tree);
+            return Ok(());
         }
-        Ok(())
+        let Meter::Watching(watch) = &mut self.meter else {
+            return Ok(());
+        };
+        if !self.run.is_running() {
+            return Ok(());
+        }
+        match watch.look() {
+            Ok(None) => Ok(()),
+            Ok(Some(excess)) => {
+                let verdict = Verdict::Limit(excess.limit, excess.peak, excess.at);
+                self.run.end(verdict, now)
+            }
+            Err(error) => self.run.fail(init::with_source(&error), now),
+        }
+    }
+
+    /// Closes the account when the tree is dead.
+    fn measure(&mut self, tree: TreeEnd) {
+        let nothing = Meter::Done(Box::new(nothing_known()));
+        self.meter = match mem::replace(&mut self.meter, nothing) {
+            Meter::Watching(watch) => {
+                let reaped = ResourceUsage {
+                    user: Duration::from_micros(tree.user_us),
+                    system: Duration::from_micros(tree.system_us),
+                    resident_max_bytes: tree.resident_max_bytes,
+                };
+                Meter::Done(Box::new(
+                    watch.finish(reaped).unwrap_or_else(|_| nothing_known()),
+                ))
+            }
+            other @ (Meter::Ready(_) | Meter::Done(_)) => other,
+        };
     }
 
     /// When something is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let look = self
-            .run
-            .is_running()
-            .then(|| self.watch.next_look())
-            .flatten();
+        let look = match &self.meter {
+            Meter::Watching(watch) if self.run.is_running() => Some(watch.deadline()),
+            Meter::Ready(_) | Meter::Watching(_) | Meter::Done(_) => None,
+        };
         [look, self.run.deadline()].into_iter().flatten().min()
     }
 
     /// What the job used, once it is over.
-    pub(crate) fn account(&mut self, now: Instant) -> Account {
-        let started = self.run.started;
-        let wall = started.map_or_else(Default::default, |started| {
-            self.ended.unwrap_or(now).duration_since(started)
-        });
-        self.watch.account(wall, self.run.tree())
+    pub(crate) fn account(self) -> Account {
+        match self.meter {
+            Meter::Done(account) => *account,
+            Meter::Ready(_) | Meter::Watching(_) => nothing_known(),
+        }
+    }
+}
+
+/// The account of a job that never ran, or whose init was lost with what it knew.
+pub(crate) const fn nothing_known() -> Account {
+    Account {
+        usage: RunUsage {
+            wall_us: 0,
+            cpu_user_us: 0,
+            cpu_system_us: 0,
+            memory_peak_bytes: 0,
+            processes_peak: 0,
+            measured_by: MeasuredBy::Rusage,
+        },
+        limits_hit: Vec::new(),
+        excess: None,
     }
 }
 

@@ -1,3 +1,43 @@
-//! Being written.
+//! The sandboxed worker of wpool: builds boxes, runs jobs in them, watches their limits.
+//!
+//! From the outside in:
+//!
+//! - [`worker`]: the life of a worker, its loop, its pipes;
+//! - `slot`, [`plan`], [`apply`], `layers`: the sandbox of a slot, built once;
+//! - `desk`, `job_box`, `run`: one job, from order to report;
+//! - `init`, `launch`: the job's own processes, until its program begins;
+//! - `capture`, `feed`, [`lay`], [`collect`], `deliver`: its bytes, in and out;
+//! - [`seccomp`], [`landlock`], [`rlimits`], [`usage`]: the walls and the meters.
+//!
+//! # Invariants
+//!
+//! - A worker has one thread, so that its forks may run ordinary code.
+//! - No unsafe code: what needs it is in `wpool-sys`.
 
+pub mod worker;
+
+pub mod apply;
+mod layers;
+pub mod plan;
+mod slot;
+
+mod desk;
+mod job_box;
+mod run;
+
+mod dialogue;
+mod init;
+mod launch;
+
+mod capture;
+pub mod collect;
+mod deliver;
+mod feed;
+pub mod lay;
+
+pub mod landlock;
+pub mod rlimits;
 pub mod seccomp;
+pub mod usage;
+
+pub use worker::main;

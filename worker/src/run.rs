@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use wpool_protocol::frame::{self, Decoder};
 use wpool_protocol::id::AttemptRef;
 use wpool_protocol::limits::{LimitName, Limits};
-use wpool_protocol::wire::{Ending, Stream, Written};
+use wpool_protocol::wire::{Ending, Written};
 use wpool_sys::clone3::Child;
 
 use crate::capture::{Capture, Progress, Store};
@@ -47,6 +47,8 @@ pub(crate) struct Run {
     decoder: Decoder,
     phase: Phase,
     verdict: Option<Verdict>,
+    /// Why the tree cannot be watched.
+    unwatched: Option<String>,
     /// What the init said last of the tree.
     end: Option<End>,
     /// When the program began.
@@ -137,6 +139,7 @@ impl Run {
                 launch: None,
             },
             verdict: None,
+            unwatched: None,
             end: None,
             started: None,
             stdin: parts.stdin,
@@ -258,6 +261,14 @@ impl Run {
         self.kill(now)
     }
 
+    /// Ends the job because it cannot be watched: no fault of its own.
+    pub(crate) fn fail(&mut self, reason: String, now: Instant) -> io::Result<()> {
+        if self.end.is_none() {
+            self.unwatched.get_or_insert(reason);
+        }
+        self.end(Verdict::Stopped, now)
+    }
+
     fn kill(&mut self, now: Instant) -> io::Result<()> {
         self.phase = Phase::Ending {
             by: Means::Kill,
@@ -325,6 +336,11 @@ impl Run {
         }
     }
 
+    /// The init, to be reaped.
+    pub(crate) fn init_pidfd(&self) -> io::Result<OwnedFd> {
+        self.init.pidfd.try_clone()
+    }
+
     /// How the run ended; only once it is over.
     pub(crate) fn ending(&self) -> Ending {
         let terminated = matches!(self.phase, Phase::Ending { .. })
@@ -339,6 +355,21 @@ impl Run {
                 at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
             },
         };
+        if let (
+            Some(reason),
+            Some(
+                End::Tree(TreeEnd {
+                    main: MainEnd::Killed,
+                    ..
+                })
+                | End::InitLost,
+            ),
+        ) = (&self.unwatched, &self.end)
+        {
+            return Ending::Unbuilt {
+                reason: format!("the job could not be watched: {reason}"),
+            };
+        }
         match (&self.end, self.verdict) {
             (Some(End::Failed(reason)), _) => Ending::Unbuilt {
                 reason: reason.clone(),

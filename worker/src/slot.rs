@@ -6,6 +6,7 @@
 //!   for stands; otherwise it says which does not, why, and what to do.
 
 use std::cell::RefCell;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use wpool_protocol::outcome::{Identity, IsolationLevel};
@@ -31,6 +32,8 @@ pub(crate) struct Slot {
     pub(crate) stdio: RefCell<Option<[OwnedFd; 3]>>,
     /// The slot's cgroup, where controllers are delegated.
     pub(crate) cgroup: Option<OwnedFd>,
+    /// All processes of the slot: the worker's own `/proc`.
+    pub(crate) proc: OwnedFd,
     layers: Vec<LayerReport>,
 }
 
@@ -58,6 +61,8 @@ impl Slot {
         };
         apply::apply(&plan::slot::plan(&layout, &setup.profiles), &detached)
             .map_err(|error| layers::refused_step(&error))?;
+        let proc = File::open("/proc")
+            .map_err(|error| layers::refused("pid", "open its own /proc", &error))?;
         pin(&setup.cores)?;
         let accounting = if cgroup.is_some() {
             Accounting::Cgroup
@@ -70,6 +75,7 @@ impl Slot {
             .collect();
         Ok(Self {
             single,
+            proc: proc.into(),
             job_plans,
             stdio: RefCell::new(stdio),
             layers: layers::report(accounting),
@@ -77,7 +83,7 @@ impl Slot {
             surroundings: Surroundings {
                 identity: setup.identity,
                 cores: setup.cores,
-                filter: seccomp::program(accounting),
+                filter: seccomp::Program::new(accounting),
                 accounting,
                 own_processes: own_processes(setup.identity),
             },

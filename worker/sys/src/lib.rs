@@ -16,6 +16,7 @@
 pub mod birth;
 pub mod clone3;
 pub mod descriptor;
+pub mod kcmp;
 pub mod landlock;
 pub mod loopback;
 pub mod mount;
