@@ -1,1 +1,3 @@
-//! Being written.
+//! What the tests of wpool share; nothing else uses it.
+
+pub mod rig;

@@ -164,8 +164,11 @@ fn prefer_memory(accounting: Accounting) -> io::Result<()> {
     }
 }
 
-/// Binds the job to the first `count` cores.
+/// Binds the job to the first `count` cores; to all that its worker has where none are named.
 fn choose_cores(cores: &[u16], count: u16) -> io::Result<()> {
+    if cores.is_empty() {
+        return Ok(());
+    }
     let mut set = CpuSet::new();
     for core in cores.iter().take(usize::from(count)) {
         set.set(usize::from(*core))?;

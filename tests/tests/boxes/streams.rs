@@ -1,0 +1,153 @@
+//! Bytes of a job: what it reads, what it writes, the files it gets and gives.
+
+use anyhow::ensure;
+use wpool_protocol::limits::LimitName;
+use wpool_protocol::outcome::OutputError;
+use wpool_protocol::quantity::ByteSize;
+use wpool_protocol::wire::Ending;
+use wpool_tests::rig::{Job, Rig};
+
+use crate::Test;
+
+pub const TESTS: &[Test] = &[
+    ("streams_are_kept_apart", streams_are_kept_apart),
+    ("a_large_input_is_fed_whole", a_large_input_is_fed_whole),
+    (
+        "ten_gigabytes_of_output_leave_memory_flat",
+        ten_gigabytes_of_output_leave_memory_flat,
+    ),
+    ("files_go_in_and_come_out", files_go_in_and_come_out),
+    (
+        "inputs_that_do_not_fit_are_a_limit",
+        inputs_that_do_not_fit_are_a_limit,
+    ),
+    (
+        "outputs_that_cannot_be_delivered_say_why",
+        outputs_that_cannot_be_delivered_say_why,
+    ),
+];
+
+fn streams_are_kept_apart() -> anyhow::Result<()> {
+    let mut rig = Rig::new()?;
+    let ran = rig.run(&Job::shell("echo out; echo err >&2; exit 3"))?;
+    ensure!(ran.report.ending == Ending::Exited(3), "{ran:?}");
+    ensure!(
+        (ran.stdout.as_str(), ran.stderr.as_str()) == ("out\n", "err\n"),
+        "{ran:?}"
+    );
+    Ok(())
+}
+
+fn a_large_input_is_fed_whole() -> anyhow::Result<()> {
+    let mut rig = Rig::new()?;
+    let stdin: Vec<u8> = (0..5_000_000u32)
+        .map(|n| (n % 251).to_le_bytes()[0])
+        .collect();
+    let job = Job {
+        stdin,
+        ..Job::new(&["sh", "-c", "wc -c; sleep 0.1"])
+    };
+    let ran = rig.run(&job)?;
+    ensure!(ran.stdout.trim() == "5000000", "{ran:?}");
+    // A job that reads nothing is no reason to wait.
+    let ran = rig.run(&Job {
+        argv: vec!["true".into()],
+        ..job
+    })?;
+    ensure!(ran.report.ending == Ending::Exited(0), "{ran:?}");
+    Ok(())
+}
+
+fn ten_gigabytes_of_output_leave_memory_flat() -> anyhow::Result<()> {
+    const BYTES: u64 = 10_000_000_000;
+    let mut rig = Rig::new()?;
+    rig.run(&Job::shell("head -c 100000000 /dev/zero"))?;
+    let before = rig.resident_bytes()?;
+    let ran = rig.run(&Job::shell(&format!(
+        "echo first; head -c {BYTES} /dev/zero; echo last"
+    )))?;
+    ensure!(ran.report.ending == Ending::Exited(0), "{:?}", ran.report);
+    ensure!(ran.report.written.stdout == BYTES + 11, "{:?}", ran.report);
+    ensure!(ran.stdout.starts_with("first\n\0") && ran.stdout.ends_with("\0last\n"));
+    ensure!(ran.stdout.len() == 1 << 20, "{}", ran.stdout.len());
+    let after = rig.resident_bytes()?;
+    ensure!(after < before + (1 << 20), "{before}, then {after}");
+    Ok(())
+}
+
+fn files_go_in_and_come_out() -> anyhow::Result<()> {
+    let mut rig = Rig::new()?;
+    let large: Vec<u8> = (0..1_000_000u32)
+        .map(|n| (n % 253).to_le_bytes()[0])
+        .collect();
+    let script = "stat -c '%a %U %s %n' in/large tool empty && ./tool && cp in/large out.bin && mkdir -p d/e && echo x > d/e/y.txt";
+    let job = Job::shell(script)
+        .input("in/large", 0o600, &large)
+        .input("tool", 0o755, b"#!/bin/sh\necho tool runs\n")
+        .input("empty", 0o644, b"")
+        .output("out.bin")
+        .output("d/**/*.txt")
+        .output("nothing");
+    let ran = rig.run(&job)?;
+    ensure!(ran.report.ending == Ending::Exited(0), "{ran:?}");
+    ensure!(
+        ran.stdout == "600 job 1000000 in/large\n755 job 25 tool\n644 job 0 empty\ntool runs\n",
+        "{ran:?}"
+    );
+    let mut files = ran.files;
+    files.sort_by(|(a, _), (b, _)| a.cmp(b));
+    ensure!(
+        files
+            == [
+                (b"d/e/y.txt".to_vec(), Ok(b"x\n".to_vec())),
+                (b"nothing".to_vec(), Err(OutputError::Missing)),
+                (b"out.bin".to_vec(), Ok(large)),
+            ]
+    );
+    Ok(())
+}
+
+fn inputs_that_do_not_fit_are_a_limit() -> anyhow::Result<()> {
+    let mut rig = Rig::new()?;
+    let job = Job::new(&["true"])
+        .input("large", 0o644, &vec![1; 2 << 20])
+        .limits(|limits| limits.disk_bytes = Some(ByteSize::mib(1)));
+    let ran = rig.run(&job)?;
+    ensure!(
+        matches!(
+            ran.report.ending,
+            Ending::Limit {
+                limit: LimitName::Disk,
+                ..
+            }
+        ),
+        "{ran:?}"
+    );
+    let ran = rig.run(&Job::new(&["true"]))?;
+    ensure!(
+        ran.report.ending == Ending::Exited(0),
+        "the next job: {ran:?}"
+    );
+    Ok(())
+}
+
+fn outputs_that_cannot_be_delivered_say_why() -> anyhow::Result<()> {
+    let mut rig = Rig::new()?;
+    let script = "ln -s /etc/passwd link; mkfifo pipe; mkdir dir; ln -s /proc/1 d; truncate -s 1T sparse; ln /box/x hard 2>/dev/null; echo ok > ok";
+    let mut job =
+        Job::shell(script).limits(|limits| limits.file_size_bytes = Some(ByteSize::gib(16)));
+    for name in ["link", "pipe", "dir", "d/environ", "sparse", "ok"] {
+        job = job.output(name);
+    }
+    let ran = rig.run(&job)?;
+    for (name, content) in &ran.files {
+        let name = String::from_utf8_lossy(name);
+        match (name.as_ref(), content) {
+            ("ok", Ok(content)) => ensure!(content == b"ok\n"),
+            (_, Ok(content)) => anyhow::bail!("{name} came out: {} bytes", content.len()),
+            (_, Err(_)) => {}
+        }
+    }
+    ensure!(ran.files.len() == 6, "{:?}", ran.files);
+    Ok(())
+}
