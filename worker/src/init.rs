@@ -155,12 +155,21 @@ fn start(
     cgroup: Option<OwnedFd>,
     surroundings: &Surroundings,
 ) -> io::Result<Result<u32, Report>> {
+    let domain = match surroundings.second_wall.prepare() {
+        Ok(domain) => domain,
+        Err(error) => {
+            return Ok(Err(Report::Failed(format!(
+                "failed to {}",
+                with_source(&error)
+            ))));
+        }
+    };
     let (failures, failure) = io::pipe()?;
     let cgroup_fd = cgroup.as_ref().map(|fd| fd.as_fd());
     // The closure owns the writing end, and is gone when `fork` returns: end of file means that the child
     // has exec'd.
     let child = single.fork(Namespaces::NONE, cgroup_fd, || {
-        launch::become_the_job(order, &stdio, failure, surroundings)
+        launch::become_the_job(order, &stdio, failure, domain, surroundings)
     })?;
     // The pipes of the job are the job's alone.
     drop((stdio, cgroup));

@@ -13,6 +13,7 @@ use std::ffi::CString;
 use std::fs;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -25,9 +26,10 @@ use wpool_protocol::outcome::Identity;
 use wpool_sys::{descriptor, signals};
 
 use crate::dialogue::Launch;
+use crate::landlock::{Grants, LandlockError, Ruleset};
 use crate::plan::{LOCKDOWN, Lockdown};
+use crate::rlimits;
 use crate::seccomp::{self, Accounting};
-use crate::{landlock, rlimits};
 
 /// The uid and gid of every job, inside.
 pub const JOB_ID: u32 = 1000;
@@ -49,8 +51,39 @@ pub(crate) struct Surroundings {
     pub(crate) filter: seccomp::Program,
     /// Whether memory is watched by sampling, which huge pages would outrun.
     pub(crate) accounting: Accounting,
+    /// Whether the kernel has a Landlock worth using.
+    pub(crate) second_wall: SecondWall,
     /// Processes of ours that count against the job's process limit.
     pub(crate) own_processes: u32,
+}
+
+/// Whether jobs are in a Landlock domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SecondWall {
+    /// They are.
+    Landlock,
+    /// The kernel has none, and the outcome says so.
+    Missing,
+}
+
+impl SecondWall {
+    /// Prepares the domain of a job whose root is this process' root.
+    ///
+    /// Everything that is visible may be read: what is visible is what the mounts let in. A file that is
+    /// reached in any other way lies beneath another root, and is refused.
+    pub(crate) fn prepare(self) -> Result<Option<Ruleset>, LandlockError> {
+        let paths =
+            |paths: &'static [&'static str]| paths.iter().map(Path::new).collect::<Vec<_>>();
+        match self {
+            Self::Missing => Ok(None),
+            Self::Landlock => Ruleset::new(&Grants {
+                read_only: &paths(&["/"]),
+                read_write: &paths(&["/box", "/tmp", "/dev/shm", "/dev/mqueue"]),
+                write_in_place: &paths(&["/dev", "/proc"]),
+            })
+            .map(Some),
+        }
+    }
 }
 
 /// Why a process did not become the job.
@@ -100,10 +133,11 @@ pub(crate) fn become_the_job(
     order: &Launch,
     stdio: &[OwnedFd; 3],
     mut failure: PipeWriter,
+    mut domain: Option<Ruleset>,
     surroundings: &Surroundings,
 ) -> u8 {
     let failed = (0u8..).zip(LOCKDOWN).find_map(|(number, step)| {
-        carry_out(step, order, stdio, surroundings)
+        carry_out(step, order, stdio, &mut domain, surroundings)
             .err()
             .map(|error| (number, error.raw_os_error().unwrap_or(0)))
     });
@@ -121,6 +155,7 @@ fn carry_out(
     step: Lockdown,
     order: &Launch,
     stdio: &[OwnedFd; 3],
+    domain: &mut Option<Ruleset>,
     surroundings: &Surroundings,
 ) -> io::Result<()> {
     match step {
@@ -133,7 +168,9 @@ fn carry_out(
         Lockdown::Memory => prefer_memory(surroundings.accounting),
         Lockdown::Cores => choose_cores(&surroundings.cores, order.limits.cpus),
         Lockdown::ResourceLimits => {
-            rlimits::apply(&rlimits::for_job(&order.limits, surroundings.own_processes))
+            let (accounting, own) = (surroundings.accounting, surroundings.own_processes);
+            rlimits::apply(&rlimits::for_job(&order.limits, accounting, own))
+                .map_err(|error| error.source)
         }
         Lockdown::BoundingSet => empty_bounding_set(),
         Lockdown::Ids => take_ids(surroundings.identity),
@@ -141,7 +178,10 @@ fn carry_out(
         Lockdown::NoNewPrivileges => Ok(prctl::set_no_new_privs()?),
         Lockdown::Signals => signals::reset(),
         Lockdown::Directory => Ok(chdir("/box")?),
-        Lockdown::Landlock => landlock::restrict_job(),
+        Lockdown::Landlock => match domain.take() {
+            Some(domain) => domain.restrict_self().map_err(|_| Errno::EPERM.into()),
+            None => Ok(()),
+        },
         Lockdown::Seccomp => seccomp::load(&surroundings.filter),
     }
 }

@@ -10,12 +10,15 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use wpool_protocol::outcome::{Identity, IsolationLevel};
-use wpool_protocol::wire::{LayerReport, MountSource, ProfileSetup, Ready, Refused, Setup};
+use wpool_protocol::wire::{
+    LayerReport, LayerState, MountSource, ProfileSetup, Ready, Refused, Setup,
+};
 use wpool_sys::clone3::SingleThreaded;
 use wpool_sys::descriptor::take_inherited;
 
 use crate::apply::{self, Detached};
-use crate::launch::Surroundings;
+use crate::landlock;
+use crate::launch::{SecondWall, Surroundings};
 use crate::layers;
 use crate::plan::host::Layout;
 use crate::plan::{self, Step};
@@ -85,6 +88,10 @@ impl Slot {
                 cores: setup.cores,
                 filter: seccomp::Program::new(accounting),
                 accounting,
+                second_wall: match landlock::state() {
+                    LayerState::Active(_) => SecondWall::Landlock,
+                    LayerState::Missing { .. } => SecondWall::Missing,
+                },
                 own_processes: own_processes(setup.identity),
             },
         })

@@ -10,22 +10,22 @@
 //!
 //! Neighbouring numbers with the same answer are one range; the ranges are the leaves of a balanced tree, so
 //! that a call is decided after about seven comparisons. Numbers from x32 on are ranges like others.
+//! Loading a filter costs the kernel time for every instruction (it makes machine code of them) and for every
+//! step of every number (it fills a cache): hence the tree, and hence returns are shared.
 //!
 //! # Invariants
 //!
-//! - Every path ends in a return: blocks are put together from their ends, so that a jump's target
-//!   exists before the jump is written.
-//! - Conditional jumps reach 255 instructions; a branch that is longer is reached by an unconditional jump.
+//! - Every number of every architecture has an answer: ranges leave no gap.
 //! - The program is at most [`INSTRUCTIONS_MAX`] long.
 
 use wpool_sys::seccomp::{INSTRUCTIONS_MAX, SockFilter};
 
-use super::table::{
-    ARCHITECTURE, Accounting, Answer, Case, DEFAULT, FOREIGN_FROM, Row, Rule, Table, Test,
-};
+use self::writer::{ARCHITECTURE_OFFSET, JUMP_EQUAL, NUMBER_OFFSET, Target, Writer};
+use super::table::{ARCHITECTURE, Accounting, Answer, DEFAULT, FOREIGN_FROM, Row, Rule, Table};
 
 #[cfg(test)]
 mod machine;
+mod writer;
 
 /// A filter, ready to be loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,13 +45,18 @@ impl Program {
     ///
     /// If the table makes a program that the kernel would not take: it is ours, and a test compiles it.
     pub fn compile(table: &Table) -> Self {
-        let mut instructions = vec![
-            load(ARCHITECTURE_OFFSET),
-            jump(JUMP_EQUAL, ARCHITECTURE, 1, 0),
-            give(Answer::Kill),
-            load(NUMBER_OFFSET),
-        ];
-        instructions.extend(tree(&ranges(table)));
+        let mut writer = Writer::default();
+        let by_number = writer.search(&ranges(table));
+        let by_number = writer.resolve(by_number);
+        let by_number = writer.load(NUMBER_OFFSET, by_number);
+        let start = writer.branch(
+            JUMP_EQUAL,
+            ARCHITECTURE,
+            Target::Place(by_number),
+            Target::Answer(Answer::Kill),
+        );
+        writer.load(ARCHITECTURE_OFFSET, start);
+        let instructions = writer.finish();
         assert!(
             instructions.len() <= INSTRUCTIONS_MAX,
             "the filter has {} instructions",
@@ -63,56 +68,6 @@ impl Program {
     /// The instructions, in order.
     pub fn instructions(&self) -> &[SockFilter] {
         &self.instructions
-    }
-}
-
-// The fields of `struct seccomp_data` (linux/seccomp.h).
-const NUMBER_OFFSET: u32 = 0;
-const ARCHITECTURE_OFFSET: u32 = 4;
-const ARGUMENTS_OFFSET: u32 = 16;
-
-// The instructions used, of linux/bpf_common.h.
-const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
-const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
-const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-const JUMP_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
-const JUMP_ANY_BIT: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
-const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-
-fn load(offset: u32) -> SockFilter {
-    SockFilter {
-        code: LOAD,
-        jt: 0,
-        jf: 0,
-        k: offset,
-    }
-}
-
-/// A conditional jump over so many instructions.
-fn jump(code: u16, k: u32, holds: usize, fails: usize) -> SockFilter {
-    let distance = |skip| u8::try_from(skip).expect("a conditional jump over more than 255");
-    SockFilter {
-        code,
-        jt: distance(holds),
-        jf: distance(fails),
-        k,
-    }
-}
-
-fn give(answer: Answer) -> SockFilter {
-    let k = match answer {
-        Answer::Allow => libc::SECCOMP_RET_ALLOW,
-        Answer::Errno(errno) => libc::SECCOMP_RET_ERRNO | (errno as i32).unsigned_abs(),
-        // An error number of 0: the call returns 0 (seccomp(2), SECCOMP_RET_ERRNO).
-        Answer::Pretend => libc::SECCOMP_RET_ERRNO,
-        Answer::Kill => libc::SECCOMP_RET_KILL_PROCESS,
-    };
-    SockFilter {
-        code: RETURN,
-        jt: 0,
-        jf: 0,
-        k,
     }
 }
 
@@ -145,102 +100,15 @@ fn ranges(table: &Table) -> Vec<Range> {
     ranges
 }
 
-/// The search for the range of the number in the accumulator, and what it leads to.
-fn tree(ranges: &[Range]) -> Vec<SockFilter> {
-    let (low, high) = ranges.split_at(ranges.len() / 2);
-    let Some(middle) = high.first() else {
-        // A tree of nothing is never asked for: there is a range for every number.
-        return vec![give(Answer::Kill)];
-    };
-    if low.is_empty() {
-        return leaf(middle.rule);
-    }
-    let low = tree(low);
-    let mut code = if u8::try_from(low.len()).is_ok() {
-        vec![jump(JUMP_AT_LEAST, middle.from, low.len(), 0)]
-    } else {
-        let far = SockFilter {
-            code: JUMP,
-            jt: 0,
-            jf: 0,
-            k: u32::try_from(low.len()).expect("a program of four thousand million instructions"),
-        };
-        vec![jump(JUMP_AT_LEAST, middle.from, 0, 1), far]
-    };
-    code.extend(low);
-    code.extend(tree(high));
-    code
-}
-
-/// The answer of one range.
-fn leaf(rule: Rule) -> Vec<SockFilter> {
-    match rule {
-        Rule::Always(answer) => vec![give(answer)],
-        Rule::Check { cases, otherwise } => cases
-            .iter()
-            .flat_map(case)
-            .chain([give(otherwise)])
-            .collect(),
-    }
-}
-
-/// Returns the answer if all tests hold, else goes on behind itself.
-fn case(case: &Case) -> Vec<SockFilter> {
-    case.when
-        .iter()
-        .rev()
-        .fold(vec![give(case.answer)], |rest, test| {
-            let mut code = condition(*test, rest.len());
-            code.extend(rest);
-            code
-        })
-}
-
-/// Goes on behind itself if the test holds, else skips so many instructions more.
-fn condition(test: Test, otherwise_skip: usize) -> Vec<SockFilter> {
-    match test {
-        Test::AnyBit { argument, bits } => {
-            vec![
-                load_low_word(argument),
-                jump(JUMP_ANY_BIT, bits, 0, otherwise_skip),
-            ]
-        }
-        Test::OneOf {
-            argument,
-            mask,
-            values,
-        } => {
-            let mut code = vec![load_low_word(argument)];
-            if mask != u32::MAX {
-                code.push(SockFilter {
-                    code: AND,
-                    jt: 0,
-                    jf: 0,
-                    k: mask,
-                });
-            }
-            for (index, value) in values.iter().enumerate() {
-                let after = values.len() - 1 - index;
-                let fails = if after == 0 { otherwise_skip } else { 0 };
-                code.push(jump(JUMP_EQUAL, *value, after, fails));
-            }
-            code
-        }
-    }
-}
-
-/// The low word of an argument: it comes first, on a little-endian machine.
-fn load_low_word(argument: u8) -> SockFilter {
-    load(ARGUMENTS_OFFSET + 8 * u32::from(argument))
-}
-
 #[cfg(test)]
 mod tests {
     use nix::errno::Errno;
     use proptest::prelude::*;
 
     use super::machine::{Data, disassemble, run};
+    use super::writer::{runs, value};
     use super::*;
+    use crate::seccomp::table::{Case, Test};
 
     const BOTH: [Accounting; 2] = [Accounting::Cgroup, Accounting::Sampling];
 
@@ -258,7 +126,7 @@ mod tests {
             let edges = [FOREIGN_FROM - 1, FOREIGN_FROM, u32::MAX - 1, u32::MAX];
             for number in (0..2_000).chain(edges) {
                 let data = Data::new(ARCHITECTURE, number, [0; 6]);
-                let wanted = give(table.judge(ARCHITECTURE, number, &[0; 6])).k;
+                let wanted = value(table.judge(ARCHITECTURE, number, &[0; 6]));
                 assert_eq!(
                     run(program.instructions(), &data).unwrap(),
                     wanted,
@@ -283,22 +151,22 @@ mod tests {
 
     #[test]
     fn a_branch_that_no_conditional_jump_reaches_is_reached() {
-        const MANY: [u32; 200] = [7; 200];
+        const EVEN: [u32; 300] = {
+            let mut even = [0; 300];
+            let mut index: u32 = 0;
+            while index < 300 {
+                even[index as usize] = 2 * index;
+                index += 1;
+            }
+            even
+        };
         const CASES: &[Case] = &[
             Case {
-                when: &[Test::OneOf {
-                    argument: 0,
-                    mask: u32::MAX,
-                    values: &MANY,
-                }],
+                when: &[Test::is(0, &EVEN)],
                 answer: Answer::Pretend,
             },
             Case {
-                when: &[Test::OneOf {
-                    argument: 1,
-                    mask: u32::MAX,
-                    values: &MANY,
-                }],
+                when: &[Test::is(1, &EVEN)],
                 answer: Answer::Errno(Errno::E2BIG),
             },
         ];
@@ -306,27 +174,36 @@ mod tests {
             cases: CASES,
             otherwise: Answer::Allow,
         };
-        let far = [
-            Range {
-                from: 0,
-                rule: long,
-            },
-            Range {
-                from: 10,
-                rule: Rule::Always(Answer::Kill),
-            },
-        ];
-        let code = tree(&far);
-        assert!(code.len() > 400);
+        let range = |from, rule| Range { from, rule };
+        let mut writer = Writer::default();
+        let start = writer.search(&[
+            range(0, long),
+            range(10, Rule::Always(Answer::Kill)),
+            range(20, long),
+        ]);
+        let start = writer.resolve(start);
+        writer.load(NUMBER_OFFSET, start);
+        let program = writer.finish();
+        assert!(program.len() > 1_200);
         let answer = |number, first, second| {
-            let mut program = vec![load(NUMBER_OFFSET)];
-            program.extend(code.iter().copied());
             run(&program, &Data::new(0, number, [first, second, 0, 0, 0, 0])).unwrap()
         };
         assert_eq!(answer(10, 0, 0), libc::SECCOMP_RET_KILL_PROCESS);
-        assert_eq!(answer(9, 7, 0), libc::SECCOMP_RET_ERRNO);
-        assert_eq!(answer(9, 8, 7), give(Answer::Errno(Errno::E2BIG)).k);
-        assert_eq!(answer(9, 8, 8), libc::SECCOMP_RET_ALLOW);
+        for number in [9, 20] {
+            assert_eq!(answer(number, 0, 1), libc::SECCOMP_RET_ERRNO);
+            assert_eq!(answer(number, 598, 1), libc::SECCOMP_RET_ERRNO);
+            assert_eq!(answer(number, 599, 300), value(Answer::Errno(Errno::E2BIG)));
+            assert_eq!(answer(number, 600, 301), libc::SECCOMP_RET_ALLOW);
+        }
+    }
+
+    #[test]
+    fn neighbours_are_one_run() {
+        assert_eq!(
+            runs(&[7, 2, 1, 3, u32::MAX]),
+            [(1, 3), (7, 7), (u32::MAX, u32::MAX)]
+        );
+        assert_eq!(runs(&[u32::MAX - 1, u32::MAX]), [(u32::MAX - 1, u32::MAX)]);
     }
 
     #[test]
@@ -384,7 +261,7 @@ mod tests {
             let table = Table::new(accounting);
             let program = Program::compile(&table);
             for number in 0..480 {
-                let wanted = give(table.judge(ARCHITECTURE, number, &arguments)).k;
+                let wanted = value(table.judge(ARCHITECTURE, number, &arguments));
                 let data = Data::new(ARCHITECTURE, number, arguments);
                 prop_assert_eq!(run(program.instructions(), &data).unwrap(), wanted, "call {}", number);
             }
@@ -398,7 +275,7 @@ mod tests {
         ) {
             let table = Table::new(Accounting::Cgroup);
             let program = Program::compile(&table);
-            let wanted = give(table.judge(architecture, number, &arguments)).k;
+            let wanted = value(table.judge(architecture, number, &arguments));
             let data = Data::new(architecture, number, arguments);
             prop_assert_eq!(run(program.instructions(), &data).unwrap(), wanted);
         }

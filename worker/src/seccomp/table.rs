@@ -179,7 +179,7 @@ pub enum Test {
 
 impl Test {
     /// The low word of the argument is one of these values.
-    const fn is(argument: u8, values: &'static [u32]) -> Self {
+    pub(super) const fn is(argument: u8, values: &'static [u32]) -> Self {
         Self::OneOf {
             argument,
             mask: u32::MAX,

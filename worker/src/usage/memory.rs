@@ -5,10 +5,10 @@
 //!     │ may be above, or a new peak
 //!   split ─── surely below, and a peak that needs no closer look ──▶ enough
 //!     │ may be above, or a new peak of many processes
-//!   exact ─── below, however its shared memory is counted ─────────▶ enough
-//!     │  └─── above ──▶ over; if processes came or went meanwhile, only when a second pass says so too
-//!   files mapped ── below ─────────────────────────────────────────▶ enough
-//!     └──── above ──▶ over
+//!   exact ─── above, or below, however its shared memory is counted ──┐
+//!     │                                                               ▼
+//!   files mapped ──────────────────────────────────────────────▶ one process: enough, or over
+//!                                                                more: once again from the sums, then the same
 //! ```
 //!
 //! Memory is: private pages, shared memory, page tables, each counted once, and what lies in the job's tmpfs.
@@ -16,16 +16,16 @@
 //!
 //! # Invariants
 //!
-//! - Only an exact reading ends a job. While one is taken a page can move from a process already
-//!   read to one yet to be read (a parent of 100 MB forks), so that a sum of several processes that changed
-//!   meanwhile has to be confirmed by the next.
-//! - The peak never exceeds what was held: of several processes it comes from exact readings, or from one of them alone.
+//! - Only an exact reading ends a job, and of several processes only two in a row: while one is taken a page
+//!   can come to be shared by a process already read and one yet to be read (a parent of 100 MB forks, a child
+//!   touches what its parent made), and counts once and a half.
+//! - The peak never exceeds what was held: it comes from such readings too, or from one process alone.
 
 use std::time::Duration;
 
 use wpool_protocol::limits::{LimitName, Limits};
 
-use super::reading::{Changed, Disk, Exact, FilesMapped, Split, Sums};
+use super::reading::{Disk, Exact, FilesMapped, Split, Sums};
 use super::verdict::Excess;
 
 /// How fast one core can touch pages of 4 KiB, bytes per ms, as measured; a tree seen to grow faster is believed.
@@ -84,9 +84,8 @@ pub(super) struct MemoryWatch {
     split_at: Duration,
     telling_from: Duration,
     growth_per_ms: u64,
-    confirming: bool,
-    /// The last sum of several processes that changed while they were read.
-    unsettled: u64,
+    /// What a first exact reading of several processes said; the second is to come.
+    first: Option<u64>,
     sums: Sums,
     exact: Exact,
 }
@@ -105,8 +104,7 @@ impl MemoryWatch {
             split_at: Duration::ZERO,
             telling_from: Duration::ZERO,
             growth_per_ms: GROWTH_PER_MS,
-            confirming: false,
-            unsettled: 0,
+            first: None,
             sums: Sums::default(),
             exact: Exact::default(),
         }
@@ -142,7 +140,7 @@ impl MemoryWatch {
         {
             MemoryStep::Split
         } else {
-            self.confirming = false;
+            self.first = None;
             MemoryStep::Enough
         }
     }
@@ -168,10 +166,11 @@ impl MemoryWatch {
             return MemoryStep::Exact;
         }
         self.peak = self.peak.max(certain);
-        if !alone && bound > with_part(self.peak) && now >= self.telling_from {
+        let tells = bound > with_part(self.peak) && now >= self.telling_from;
+        if !alone && (tells || self.first.is_some()) {
             MemoryStep::Exact
         } else {
-            self.confirming = false;
+            self.first = None;
             MemoryStep::Enough
         }
     }
@@ -189,12 +188,10 @@ impl MemoryWatch {
         let own = exact.private_bytes + exact.page_table_bytes;
         let certain = own + exact.shared_bytes.max(used_bytes);
         let bound = own + exact.shared_bytes + used_bytes;
-        if certain >= self.limit {
-            self.judge(now, certain)
-        } else if bound >= self.limit {
+        self.headroom = self.limit.saturating_sub(bound);
+        if certain < self.limit && bound >= self.limit {
             MemoryStep::FilesMapped
         } else {
-            self.headroom = self.limit - bound;
             self.judge(now, certain)
         }
     }
@@ -210,27 +207,24 @@ impl MemoryWatch {
 
     /// Decides on what the tree holds by the last exact reading.
     fn judge(&mut self, now: Duration, held: u64) -> MemoryStep {
-        let settled = self.exact.address_spaces <= 1 || self.exact.changed == Changed::No;
-        let certain = if settled {
-            held
-        } else {
-            held.min(self.unsettled)
+        let certain = match self.first.take() {
+            _ if self.exact.address_spaces <= 1 => held,
+            Some(first) => held.min(first),
+            None if held > with_part(self.peak) || held >= self.limit => {
+                self.first = Some(held);
+                return MemoryStep::Again;
+            }
+            None => return MemoryStep::Enough,
         };
-        self.unsettled = if settled { 0 } else { held };
         self.peak = self.peak.max(certain);
-        if held < self.limit {
-            self.confirming = false;
-            MemoryStep::Enough
-        } else if settled || self.confirming {
-            MemoryStep::Over(Excess {
-                limit: LimitName::Memory,
-                peak: self.peak,
-                at: now,
-            })
-        } else {
-            self.confirming = true;
-            MemoryStep::Again
+        if certain < self.limit {
+            return MemoryStep::Enough;
         }
+        MemoryStep::Over(Excess {
+            limit: LimitName::Memory,
+            peak: certain,
+            at: now,
+        })
     }
 }
 
@@ -240,4 +234,146 @@ fn loosely(bytes: u64) -> u64 {
 
 fn with_part(peak: u64) -> u64 {
     peak + peak / PEAK_PART
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn watch(limit_mib: u64) -> MemoryWatch {
+        let limits = Limits {
+            memory_bytes: wpool_protocol::quantity::ByteSize::mib(limit_mib),
+            ..Limits::DEFAULT
+        };
+        MemoryWatch::new(&limits, 1)
+    }
+
+    fn at(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn sums(processes: u32, resident_mib: u64, files_mib: u64) -> Sums {
+        let mut sums = Sums {
+            processes,
+            tasks: processes,
+            resident_bytes: resident_mib * MIB,
+            ..Sums::default()
+        };
+        sums.disk.used_bytes = files_mib * MIB;
+        sums
+    }
+
+    fn split(private_mib: u64, shared_mib: u64, largest_mib: u64) -> Split {
+        Split {
+            private_bytes: private_mib * MIB,
+            shared_bytes: shared_mib * MIB,
+            page_table_bytes: 0,
+            largest_bytes: largest_mib * MIB,
+        }
+    }
+
+    fn exact(private_mib: u64, shared_mib: u64, address_spaces: u32) -> Exact {
+        Exact {
+            private_bytes: private_mib * MIB,
+            shared_bytes: shared_mib * MIB,
+            page_table_bytes: 0,
+            address_spaces,
+        }
+    }
+
+    #[test]
+    fn far_from_the_limit_sums_are_enough_and_the_next_look_is_far() {
+        let mut watch = watch(1024);
+        assert_eq!(watch.take_sums(at(10), &sums(1, 20, 0)), MemoryStep::Split);
+        assert_eq!(
+            watch.take_split(at(10), &split(15, 0, 15)),
+            MemoryStep::Enough
+        );
+        assert_eq!(watch.peak(), 15 * MIB);
+        assert_eq!(watch.next_look(), at(110));
+        assert_eq!(
+            watch.take_sums(at(110), &sums(1, 20, 0)),
+            MemoryStep::Enough
+        );
+        // Once in a while what the sums cannot see is looked for.
+        assert_eq!(watch.take_sums(at(510), &sums(1, 20, 0)), MemoryStep::Split);
+    }
+
+    #[test]
+    fn the_next_look_comes_before_the_limit_can_be_reached() {
+        let mut watch = watch(128);
+        assert_eq!(watch.take_sums(at(10), &sums(1, 30, 0)), MemoryStep::Split);
+        watch.take_split(at(10), &split(30, 0, 30));
+        // 30 MiB in 10 ms is what pages of 4 KiB allow; 97 MiB are left, less the loose part.
+        let next = watch.next_look();
+        assert!(next > at(35) && next <= at(10 + 98 / 3), "{next:?}");
+        // One that grows faster is looked at sooner.
+        watch.take_sums(at(15), &sums(1, 70, 0));
+        watch.take_split(at(15), &split(70, 0, 70));
+        assert!(
+            watch.next_look() <= at(15 + 56 / 8),
+            "{:?}",
+            watch.next_look()
+        );
+    }
+
+    #[test]
+    fn one_process_is_over_at_the_first_exact_reading() {
+        let mut watch = watch(128);
+        assert_eq!(watch.take_sums(at(10), &sums(1, 140, 0)), MemoryStep::Split);
+        assert_eq!(
+            watch.take_split(at(10), &split(130, 0, 130)),
+            MemoryStep::Exact
+        );
+        let over = watch.take_exact(at(10), at(11), &exact(129, 0, 1));
+        assert!(matches!(over, MemoryStep::Over(Excess { peak, .. }) if peak == 129 * MIB));
+    }
+
+    #[test]
+    fn several_processes_are_over_only_when_two_readings_say_so() {
+        let mut watch = watch(128);
+        let round = |watch: &mut MemoryWatch, mib| {
+            assert_eq!(watch.take_sums(at(10), &sums(3, 300, 0)), MemoryStep::Split);
+            assert_eq!(
+                watch.take_split(at(10), &split(290, 0, 100)),
+                MemoryStep::Exact
+            );
+            watch.take_exact(at(10), at(12), &exact(mib, 0, 3))
+        };
+        assert_eq!(round(&mut watch, 140), MemoryStep::Again);
+        assert_eq!(round(&mut watch, 100), MemoryStep::Enough);
+        assert_eq!(watch.peak(), 100 * MIB);
+        assert_eq!(round(&mut watch, 140), MemoryStep::Again);
+        assert!(
+            matches!(round(&mut watch, 135), MemoryStep::Over(Excess { peak, .. }) if peak == 135 * MIB)
+        );
+    }
+
+    #[test]
+    fn mapped_files_and_other_shared_memory_are_told_apart_where_it_matters() {
+        let mut watch = watch(128);
+        assert_eq!(
+            watch.take_sums(at(10), &sums(1, 100, 90)),
+            MemoryStep::Split
+        );
+        assert_eq!(
+            watch.take_split(at(10), &split(10, 90, 100)),
+            MemoryStep::Exact
+        );
+        let step = watch.take_exact(at(10), at(11), &exact(10, 90, 1));
+        assert_eq!(step, MemoryStep::FilesMapped);
+        let all_files = FilesMapped { bytes: 90 * MIB };
+        assert_eq!(
+            watch.take_files_mapped(at(11), all_files),
+            MemoryStep::Enough
+        );
+        assert_eq!(watch.peak(), 100 * MIB);
+        let no_file = FilesMapped::default();
+        assert!(matches!(
+            watch.take_files_mapped(at(11), no_file),
+            MemoryStep::Over(_)
+        ));
+    }
 }

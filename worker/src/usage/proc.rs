@@ -18,6 +18,7 @@
 //!
 //! Not here: any judgement. See [`super::sampler`].
 
+mod ledger;
 mod text;
 
 use std::collections::BTreeMap;
@@ -33,8 +34,9 @@ use rustix::fs::{AtFlags, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 use wpool_sys::kcmp;
 
+use self::ledger::{Ledger, Times, Tree};
 use self::text::{Mappings, Rollup, Stat, Status};
-use super::reading::{Changed, Disk, Exact, FilesMapped, Room, Split, Sums};
+use super::reading::{Disk, Exact, FilesMapped, Room, Split, Sums};
 
 /// Processes whose `stat` is kept open; above it the cost of opening is small beside that of so many.
 const KEPT_MAX: usize = 256;
@@ -62,13 +64,13 @@ pub struct TreeReader {
     /// The job's init, and the name of its pid namespace, like `pid:[4026532261]`.
     init: u32,
     namespace: Vec<u8>,
+    depth: u32,
     own_pid: u32,
     disk: Option<JobDisk>,
     /// The job's processes at the last [`TreeReader::sums`].
     members: Vec<u32>,
-    /// All pids that `/proc` showed then.
-    listed: Vec<u32>,
     stats: BTreeMap<u32, OwnedFd>,
+    ledger: Ledger,
     entries: Vec<u8>,
     buffer: Vec<u8>,
     filled: usize,
@@ -106,21 +108,24 @@ impl TreeReader {
             let value = value.and_then(|value| u64::try_from(value).ok());
             Ok(value.filter(|&value| value > 0).unwrap_or(1))
         };
-        Ok(Self {
+        let mut tree = Self {
             proc,
             init,
             namespace,
+            depth: 0,
             own_pid: std::process::id(),
             disk: disk.map(JobDisk::new).transpose()?,
             members: Vec::new(),
-            listed: Vec::new(),
             stats: BTreeMap::new(),
+            ledger: Ledger::default(),
             entries: Vec::with_capacity(16 << 10),
             buffer: vec![0; 8 << 10],
             filled: 0,
             page_bytes: system(SysconfVar::PAGE_SIZE)?,
             ticks_per_second: system(SysconfVar::CLK_TCK)?,
-        })
+        };
+        tree.depth = tree.status(init)?.map_or(0, |status| status.depth);
+        Ok(tree)
     }
 
     /// Finds the job's processes and adds up what is cheap.
@@ -139,24 +144,54 @@ impl TreeReader {
             ..Sums::default()
         };
         self.members.clear();
-        for &pid in &pids {
+        let mut tree = Tree::new();
+        for pid in pids {
             let Some(stat) = self.stat(pid, known.remove(&pid))? else {
                 continue;
             };
-            let reaped = self.ticks(stat.reaped_ticks);
-            sums.cpu += reaped;
-            if pid == self.init {
-                continue;
+            let mut times = Times {
+                own: Duration::ZERO,
+                reaped: self.ticks(stat.reaped_ticks),
+            };
+            if pid != self.init {
+                times.own = cpu_clock(pid).unwrap_or_else(|| self.ticks(stat.own_ticks));
+                self.members.push(pid);
+                sums.processes += 1;
+                sums.tasks += stat.threads;
+                sums.resident_bytes += stat.resident_pages * self.page_bytes;
+                sums.address_space_bytes += stat.address_space_bytes;
             }
-            self.members.push(pid);
-            sums.processes += 1;
-            sums.tasks += stat.threads;
-            sums.cpu += cpu_clock(pid).unwrap_or_else(|| self.ticks(stat.own_ticks));
-            sums.resident_bytes += stat.resident_pages * self.page_bytes;
-            sums.address_space_bytes += stat.address_space_bytes;
+            sums.cpu += times.own + times.reaped;
+            tree.insert((pid, stat.began), times);
         }
-        self.listed = pids;
+        self.close_ledger(tree)?;
+        sums.cpu += self.ledger.lost();
         Ok(sums)
+    }
+
+    /// Settles what has become of the CPU time of processes that are gone since the last look.
+    fn close_ledger(&mut self, tree: Tree) -> Result<(), TreeError> {
+        let tick = self.ticks(1);
+        let mut lost = self.ledger.missing(&tree, tick);
+        if !lost.is_zero() {
+            let mut again = Tree::new();
+            for &(pid, began) in tree.keys() {
+                let known = self.stats.remove(&pid);
+                if let Some(stat) = self.stat(pid, known)?.filter(|stat| stat.began == began) {
+                    let reaped = self.ticks(stat.reaped_ticks);
+                    let own = Duration::ZERO;
+                    again.insert((pid, began), Times { own, reaped });
+                }
+            }
+            // One more that is gone may have taken what it was handed to where it is read no more.
+            lost = if again.len() == tree.len() {
+                self.ledger.missing(&again, tick)
+            } else {
+                Duration::ZERO
+            };
+        }
+        self.ledger.close(tree, lost);
+        Ok(())
     }
 
     /// Memory by kind, of the processes of the last [`TreeReader::sums`].
@@ -209,9 +244,6 @@ impl TreeReader {
             if exact.private_bytes + exact.shared_bytes + exact.page_table_bytes >= enough {
                 break;
             }
-        }
-        if self.pids()? != self.listed {
-            exact.changed = Changed::Yes;
         }
         Ok(exact)
     }
@@ -351,13 +383,17 @@ impl TreeReader {
 
     /// Whether a process is not in the job's pid namespace.
     ///
-    /// It is refused for a process that runs a program which nobody may read; spares and all else that
-    /// is not the job's run wpool's own code, which can be read, so that such a one is the job's.
-    fn is_foreign(&self, pid: u32) -> Result<bool, TreeError> {
+    /// It is refused for a process that runs a program which nobody may read. Spares and all else in a
+    /// namespace below the worker's run wpool's own code, which can be read, so that such a one is the job's
+    /// if it is as deep as init.
+    fn is_foreign(&mut self, pid: u32) -> Result<bool, TreeError> {
         match namespace_of(self.proc.as_fd(), pid) {
             Ok(namespace) => Ok(namespace != self.namespace),
             Err(error) if is_gone(error) => Ok(true),
-            Err(error) if is_refused(&error.into()) => Ok(false),
+            Err(error) if is_refused(&error.into()) => {
+                let status = self.status(pid)?;
+                Ok(status.is_none_or(|status| status.depth < self.depth))
+            }
             Err(error) => Err(reading("the pid namespace")(error)),
         }
     }

@@ -73,20 +73,8 @@ pub struct Exact {
     pub shared_bytes: u64,
     /// Page tables.
     pub page_table_bytes: u64,
-    /// Address spaces that were read; with one, nothing can have moved from one to another meanwhile.
+    /// Address spaces that were read; with one, no page can have moved from one to another meanwhile.
     pub address_spaces: u32,
-    /// Whether processes came or went while it was read.
-    pub changed: Changed,
-}
-
-/// Whether processes came or went while a tree was read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Changed {
-    /// None did.
-    #[default]
-    No,
-    /// Some did: a page may count twice, or not at all.
-    Yes,
 }
 
 /// Pages of the job's tmpfs that are mapped: they are in [`Exact::shared_bytes`] and in [`Disk`].

@@ -9,7 +9,7 @@
 //!
 //! - Time is an argument, reading is somebody else's: see [`super::Watch`], which does both.
 //! - Looking takes at most one part of the time in [`SHARE`]: after a round that took 10 ms nothing is read for 30 ms.
-//! - A round ends: each reading is asked for at most twice.
+//! - A round ends: no reading is asked for more than three times.
 
 use std::time::Duration;
 
@@ -187,5 +187,169 @@ impl Sampler {
             init_resident_max_bytes: 0,
             tasks_peak: self.tasks_peak,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use wpool_protocol::quantity::{ByteSize, Millis};
+
+    use super::*;
+    use crate::usage::reading::Disk;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A tree at one moment: what its readings would say.
+    #[derive(Clone, Copy, Debug)]
+    struct Tree {
+        tasks: u32,
+        cpu_more_ms: u64,
+        resident_mib: u64,
+        private_part: u64,
+        files_mib: u64,
+        reading_us: u64,
+    }
+
+    fn tree() -> impl Strategy<Value = Tree> {
+        (
+            1..80_u32,
+            0..200_u64,
+            0..600_u64,
+            1..10_u64,
+            0..200_u64,
+            1..30_000_u64,
+        )
+            .prop_map(
+                |(tasks, cpu_more_ms, resident_mib, private_part, files_mib, reading_us)| Tree {
+                    tasks,
+                    cpu_more_ms,
+                    resident_mib,
+                    private_part,
+                    files_mib,
+                    reading_us,
+                },
+            )
+    }
+
+    impl Tree {
+        fn read(self, read: Read, cpu: Duration) -> Reading {
+            let private_bytes = self.resident_mib * MIB / self.private_part;
+            let used_bytes = self.files_mib * MIB;
+            let room = Room::Left;
+            match read {
+                Read::Sums => Reading::Sums(Sums {
+                    processes: self.tasks,
+                    tasks: self.tasks,
+                    cpu,
+                    resident_bytes: self.resident_mib * MIB,
+                    address_space_bytes: self.resident_mib * MIB * 3,
+                    disk: Disk { used_bytes, room },
+                }),
+                Read::Split => Reading::Split(Split {
+                    private_bytes,
+                    shared_bytes: used_bytes,
+                    page_table_bytes: 0,
+                    largest_bytes: private_bytes / u64::from(self.tasks),
+                }),
+                Read::Exact(_) => Reading::Exact(Exact {
+                    private_bytes: private_bytes / self.sharers(),
+                    shared_bytes: used_bytes,
+                    page_table_bytes: 0,
+                    address_spaces: self.tasks,
+                }),
+                Read::FilesMapped => Reading::FilesMapped(FilesMapped { bytes: used_bytes }),
+                Read::Descriptors => Reading::Descriptors(3),
+            }
+        }
+
+        /// What it truly holds.
+        fn held(self) -> u64 {
+            self.resident_mib * MIB / self.private_part / self.sharers() + self.files_mib * MIB
+        }
+
+        /// How many have each private page: forks share.
+        fn sharers(self) -> u64 {
+            u64::from(self.tasks.min(2))
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn rounds_end_cost_their_share_and_end_only_what_is_above(
+            trees in proptest::collection::vec(tree(), 1..40),
+        ) {
+            let limits = Limits {
+                cpu_ms: Millis(2_000),
+                memory_bytes: ByteSize::mib(256),
+                ..Limits::DEFAULT
+            };
+            let mut sampler = Sampler::new(&limits, 2);
+            let (mut now, mut cpu) = (sampler.first_look(), Duration::ZERO);
+            let mut peak = 0;
+            for tree in trees {
+                cpu += Duration::from_millis(tree.cpu_more_ms);
+                let began = now;
+                let mut step = sampler.wake(now);
+                let mut readings = 0;
+                while let Step::Read(read) = step {
+                    readings += 1;
+                    prop_assert!(readings <= 12, "{read:?}");
+                    now += Duration::from_micros(tree.reading_us);
+                    step = sampler.take(now, tree.read(read, cpu));
+                }
+                peak = peak.max(tree.held());
+                prop_assert!(sampler.sampled().memory_peak_bytes <= peak);
+                match step {
+                    Step::End(Excess { limit: LimitName::Cpu, .. }) => {
+                        prop_assert!(cpu >= Duration::from_secs(2));
+                        break;
+                    }
+                    Step::End(excess) => {
+                        prop_assert_eq!(excess.limit, LimitName::Memory);
+                        prop_assert!(tree.held() >= 256 * MIB);
+                        break;
+                    }
+                    Step::Read(_) => unreachable!(),
+                    Step::Wait(until) => {
+                        prop_assert!(cpu < Duration::from_secs(2) && tree.held() < 256 * MIB);
+                        let spent = now.saturating_sub(began);
+                        prop_assert!(until >= now + spent * (SHARE - 1));
+                        now = until;
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_makes_calls_fail_is_named_once() {
+        let limits = Limits {
+            cpu_ms: Millis(2_000),
+            processes: 8,
+            open_files: 16,
+            ..Limits::DEFAULT
+        };
+        let mut sampler = Sampler::new(&limits, 1);
+        for ms in [10, 300, 600] {
+            let mut sums = Sums {
+                processes: 1,
+                tasks: 8,
+                ..Sums::default()
+            };
+            sums.disk.room = Room::Exhausted;
+            let now = Duration::from_millis(ms);
+            sampler.wake(now);
+            let mut step = sampler.take(now, Reading::Sums(sums));
+            while let Step::Read(read) = step {
+                let reading = match read {
+                    Read::Descriptors => Reading::Descriptors(16),
+                    _ => Reading::Split(Split::default()),
+                };
+                step = sampler.take(now, reading);
+            }
+        }
+        let expected = [LimitName::Processes, LimitName::Disk, LimitName::OpenFiles];
+        assert_eq!(sampler.limits_hit(), expected);
     }
 }

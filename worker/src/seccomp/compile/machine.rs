@@ -10,7 +10,9 @@ use std::fmt::Write as _;
 
 use wpool_sys::seccomp::SockFilter;
 
-use super::{AND, ARGUMENTS_OFFSET, JUMP, JUMP_ANY_BIT, JUMP_AT_LEAST, JUMP_EQUAL, LOAD, RETURN};
+use super::writer::{
+    AND, ARGUMENTS_OFFSET, JUMP, JUMP_ANY_BIT, JUMP_AT_LEAST, JUMP_EQUAL, LOAD, RETURN,
+};
 
 /// One call, as a filter sees it: `struct seccomp_data`.
 pub(super) struct Data {

@@ -17,6 +17,8 @@ pub(super) struct Stat {
     pub(super) reaped_ticks: u64,
     /// Its threads.
     pub(super) threads: u32,
+    /// When it began, in ticks since the machine's start.
+    pub(super) began: u64,
     /// Its address space, bytes.
     pub(super) address_space_bytes: u64,
     /// Its resident pages; the kernel counts them loosely (a few hundred KiB per core).
@@ -44,6 +46,7 @@ impl Stat {
             own_ticks,
             reaped_ticks,
             threads: u32::try_from(field(20)?).ok()?,
+            began: field(22)?,
             address_space_bytes: field(23)?,
             resident_pages: field(24)?,
         })
@@ -61,12 +64,21 @@ pub(super) struct Status {
     pub(super) page_tables: u64,
     /// The largest resident set that it ever had, files included.
     pub(super) resident_max: u64,
+    /// Pid namespaces it is in, from that of the reader's `/proc` inwards.
+    pub(super) depth: u32,
 }
 
 impl Status {
     pub(super) fn parse(text: &[u8]) -> Self {
         let mut status = Self::default();
-        for (name, bytes) in sizes(text) {
+        for line in text.split(|&byte| byte == b'\n') {
+            if let Some(pids) = line.strip_prefix(b"NSpid:") {
+                let pids = pids.split(u8::is_ascii_whitespace);
+                status.depth = pids.fold(0, |depth, pid| depth + u32::from(!pid.is_empty()));
+            }
+            let Some((name, bytes)) = size(line) else {
+                continue;
+            };
             match name {
                 b"RssAnon" | b"VmSwap" | b"HugetlbPages" => status.private += bytes,
                 b"RssShmem" => status.shared = bytes,
@@ -193,6 +205,7 @@ mod tests {
                 own_ticks: 18,
                 reaped_ticks: 325,
                 threads: 6,
+                began: 886_543,
                 address_space_bytes: 34_684_928,
                 resident_pages: 1280,
             })
@@ -202,7 +215,7 @@ mod tests {
     #[test]
     fn swapped_and_huge_pages_are_private_memory() {
         let text = b"Name:\tsh\nVmHWM:\t 950 kB\nVmRSS:\t 900 kB\nRssAnon:\t     100 kB\nRssFile:\t 700 kB\n\
-                     RssShmem:\t 50 kB\nVmPTE:\t 44 kB\nVmSwap:\t 3 kB\nHugetlbPages:\t 2048 kB\nThreads:\t1\n";
+                     RssShmem:\t 50 kB\nVmPTE:\t 44 kB\nVmSwap:\t 3 kB\nHugetlbPages:\t 2048 kB\nThreads:\t1\nNSpid:\t812\t7\t1\n";
         assert_eq!(
             Status::parse(text),
             Status {
@@ -210,6 +223,7 @@ mod tests {
                 shared: 50 << 10,
                 page_tables: 44 << 10,
                 resident_max: 950 << 10,
+                depth: 3,
             }
         );
         let text =
