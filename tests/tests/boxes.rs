@@ -5,6 +5,7 @@
 
 mod boxes {
     pub mod endings;
+    pub mod escapes;
     pub mod leftovers;
     pub mod streams;
 }
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     }
     let tests = [
         boxes::endings::TESTS,
+        boxes::escapes::TESTS,
         boxes::leftovers::TESTS,
         boxes::streams::TESTS,
     ];

@@ -10,7 +10,7 @@
 //! - What goes wrong with a job on our side is its ending, and is told; it never ends the worker.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -209,7 +209,7 @@ impl Desk {
         boxed.look(now)?;
         boxed.run.time_passed(now)?;
         if boxed.run.is_over() {
-            return self.conclude(link);
+            return self.conclude(link, buffer);
         }
         let written = boxed.run.written();
         if let Some(seen) = job.follow
@@ -222,7 +222,7 @@ impl Desk {
     }
 
     /// Brings the outputs out and tells the end.
-    fn conclude(&mut self, link: &mut Link) -> io::Result<Option<OwnedFd>> {
+    fn conclude(&mut self, link: &mut Link, buffer: &mut [u8]) -> io::Result<Option<OwnedFd>> {
         let Some(Job {
             order,
             state: State::Boxed(boxed),
@@ -234,7 +234,7 @@ impl Desk {
         let ending = boxed.run.ending();
         let written = boxed.run.written();
         if boxed.run.started.is_some() {
-            deliver(link, &order, &boxed.files)?;
+            deliver(link, &order, boxed.directory.as_fd(), buffer)?;
         }
         let init = boxed.run.init_pidfd()?;
         let account = boxed.account();

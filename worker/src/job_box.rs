@@ -26,7 +26,7 @@ use crate::dialogue::{Launch, TreeEnd};
 use crate::feed::Feed;
 use crate::init::{self, Init};
 use crate::launch::JOB_ID;
-use crate::lay::{self, Layer};
+use crate::lay::{InputFile, InputFiles, LayError, Owner};
 use crate::run::{Parts, Run, Verdict};
 use crate::slot::Slot;
 use crate::usage::Watch;
@@ -38,12 +38,12 @@ use crate::usage::verdict::Account;
 pub(crate) struct JobBox {
     /// What happens in it.
     pub(crate) run: Run,
-    /// The job's tmpfs; `box` in it is `/box`.
-    pub(crate) files: OwnedFd,
-    /// Lays its inputs.
-    layer: Layer,
-    /// Inputs laid out so far.
-    laid: usize,
+    /// `/box`, held through the job's tmpfs, not through a path.
+    pub(crate) directory: OwnedFd,
+    /// The input that is being laid.
+    laying: Option<InputFile>,
+    /// Inputs begun so far.
+    begun: usize,
     meter: Meter,
 }
 
@@ -122,9 +122,9 @@ pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<J
             TreeReader::new(slot.proc.as_fd(), init.pid, Some(files.as_fd()))
                 .map_err(io::Error::other)?,
         ),
-        layer: Layer::new(open_beneath(&files, "box")?, JOB_ID),
-        laid: 0,
-        files,
+        directory: open_beneath(&files, "box")?,
+        laying: None,
+        begun: 0,
         run: Run::new(Parts {
             attempt: order.attempt,
             limits,
@@ -139,7 +139,7 @@ pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<J
 
 /// A directory of the job's tmpfs, before the job could put something else there.
 fn open_beneath(files: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     Ok(rustix::fs::openat2(
         files,
@@ -160,10 +160,12 @@ fn captured(store: &Store, output_bytes: u64) -> io::Result<JobPipes> {
     };
     let output = |stream| {
         let (reader, writer) = io::pipe()?;
-        // Fewer wake-ups; where the quota of the user is used up, the pipe stays as it is.
-        let grown = rustix::pipe::fcntl_setpipe_size(&reader, BUFFER_LEN);
+        match rustix::pipe::fcntl_setpipe_size(&reader, BUFFER_LEN) {
+            // Fewer wake-ups; where the user's quota is used up (EPERM), the pipe stays as it is.
+            Ok(_) | Err(rustix::io::Errno::PERM | rustix::io::Errno::BUSY) => {}
+            Err(error) => return Err(error.into()),
+        }
         let capture = Capture::new(nonblocking(reader.into())?, stream, store, output_bytes);
-        drop(grown);
         Ok::<_, io::Error>((OwnedFd::from(writer), capture))
     };
     let (stdin, feed) = io::pipe()?;
@@ -203,31 +205,43 @@ impl JobBox {
         bytes: &[u8],
     ) -> Result<(), Ending> {
         self.lay_until(order, usize::from(index) + 1)?;
-        self.layer
-            .write(bytes)
-            .map_err(|error| not_laid(order, &error))
+        match &mut self.laying {
+            Some(file) => file.write(bytes).map_err(|error| not_laid(order, &error)),
+            None => Err(not_announced()),
+        }
     }
 
-    /// Begins all inputs before the `until`-th that have not been begun.
+    /// Finishes the input that is being laid and begins all up to the `until`-th.
     fn lay_until(&mut self, order: &JobOrder, until: usize) -> Result<(), Ending> {
-        while self.laid < until {
-            let header = order.inputs.get(self.laid).ok_or_else(|| Ending::Unbuilt {
-                reason: "bytes came for an input that was not announced".to_owned(),
-            })?;
-            self.layer
-                .begin(header)
-                .map_err(|error| not_laid(order, &error))?;
-            self.laid += 1;
+        while self.begun < until {
+            self.finish_laying(order)?;
+            let header = order.inputs.get(self.begun).ok_or_else(not_announced)?;
+            let job = Owner {
+                uid: JOB_ID,
+                gid: JOB_ID,
+            };
+            let inputs = InputFiles::new(self.directory.as_fd(), Some(job));
+            self.laying = Some(
+                inputs
+                    .begin(header)
+                    .map_err(|error| not_laid(order, &error))?,
+            );
+            self.begun += 1;
         }
         Ok(())
+    }
+
+    fn finish_laying(&mut self, order: &JobOrder) -> Result<(), Ending> {
+        match self.laying.take() {
+            Some(file) => file.finish().map_err(|error| not_laid(order, &error)),
+            None => Ok(()),
+        }
     }
 
     /// All inputs are there: tells the init to launch.
     pub(crate) fn start(&mut self, order: &JobOrder) -> Result<(), Ending> {
         self.lay_until(order, order.inputs.len())?;
-        self.layer
-            .finish()
-            .map_err(|error| not_laid(order, &error))?;
+        self.finish_laying(order)?;
         let launch = Launch {
             argv: order.argv.clone(),
             env: order.env.clone(),
@@ -324,16 +338,25 @@ pub(crate) const fn nothing_known() -> Account {
     }
 }
 
-/// Why an input is not there: the job's own limits, or ours.
-fn not_laid(order: &JobOrder, error: &lay::LayError) -> Ending {
-    if error.is_disk_full() {
-        return Ending::Limit {
+/// Bytes came for an input that the order does not name.
+fn not_announced() -> Ending {
+    Ending::Unbuilt {
+        reason: "bytes came for an input that was not announced".to_owned(),
+    }
+}
+
+/// Why an input is not there: the job's own limits and names, or a fault of ours.
+fn not_laid(order: &JobOrder, error: &LayError) -> Ending {
+    match error {
+        LayError::NoSpace { .. } => Ending::Limit {
             limit: LimitName::Disk,
             peak: order.inputs.iter().map(|input| input.size).sum(),
             at_ms: 0,
-        };
-    }
-    Ending::Unbuilt {
-        reason: init::with_source(error),
+        },
+        LayError::InTheWay { .. } | LayError::Size { .. } | LayError::Call { .. } => {
+            Ending::Unbuilt {
+                reason: init::with_source(error),
+            }
+        }
     }
 }

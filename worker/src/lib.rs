@@ -29,6 +29,7 @@ mod dialogue;
 mod init;
 mod launch;
 
+mod beneath;
 mod capture;
 pub mod collect;
 mod deliver;

@@ -133,8 +133,7 @@ fn cpu_time_of_the_tree_is_limited() -> anyhow::Result<()> {
 fn memory_of_the_tree_is_limited() -> anyhow::Result<()> {
     let mut rig = Rig::new()?;
     let one = "x = []\nwhile True: x.append(bytearray(1 << 20))";
-    let ten =
-        "import os, time\nfor _ in range(9): os.fork()\nx = bytearray(30 << 20)\ntime.sleep(60)";
+    let ten = "import os, time\nfor _ in range(9):\n  if os.fork() == 0: break\nx = bytearray(30 << 20)\ntime.sleep(60)";
     for program in [one, ten] {
         let job =
             Job::python(program).limits(|limits| limits.memory_bytes = Some(ByteSize::mib(128)));

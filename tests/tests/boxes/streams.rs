@@ -133,7 +133,7 @@ fn inputs_that_do_not_fit_are_a_limit() -> anyhow::Result<()> {
 
 fn outputs_that_cannot_be_delivered_say_why() -> anyhow::Result<()> {
     let mut rig = Rig::new()?;
-    let script = "ln -s /etc/passwd link; mkfifo pipe; mkdir dir; ln -s /proc/1 d; truncate -s 1T sparse; ln /box/x hard 2>/dev/null; echo ok > ok";
+    let script = "ln -s /etc/passwd link; mkfifo pipe; mkdir dir; ln -s /proc/1 d; truncate -s 1G sparse; ln /box/x hard 2>/dev/null; echo ok > ok";
     let mut job =
         Job::shell(script).limits(|limits| limits.file_size_bytes = Some(ByteSize::gib(16)));
     for name in ["link", "pipe", "dir", "d/environ", "sparse", "ok"] {
