@@ -1,3 +1,3 @@
-//! What the tests of wpool share; nothing else uses it.
+//! Being written.
 
-pub mod rig;
+pub mod sim;

@@ -1,0 +1,66 @@
+//! Clients and the operator: what they ask for.
+
+use std::time::Duration;
+
+use wpool_pool::event::{DrainScope, Event, NewJob, OnWorkerLost};
+use wpool_pool::settings::Settings;
+use wpool_protocol::id::JobId;
+use wpool_protocol::job::Priority;
+
+use crate::sim::chance::Chance;
+use crate::sim::knobs::Knobs;
+
+/// A job as some client would submit it.
+pub(crate) fn job(id: JobId, knobs: &Knobs, chance: &mut Chance) -> NewJob {
+    let [high, normal, low] = Priority::ALL;
+    NewJob {
+        id,
+        tenant: ["ann", "bob"][usize::from(chance.permille(500))].to_owned(),
+        priority: match chance.up_to(9) {
+            0..=4 => high,
+            5..=7 => normal,
+            _ => low,
+        },
+        rank: if chance.permille(knobs.ranked) {
+            i32::try_from(chance.up_to(4)).unwrap_or(0) - 2
+        } else {
+            0
+        },
+        bytes: chance.up_to(100),
+        run_time_max: Duration::from_millis(chance.between(1, 400)),
+        delay: if chance.permille(knobs.delayed) {
+            chance.within_ms(500)
+        } else {
+            Duration::ZERO
+        },
+        start_within: chance
+            .permille(knobs.expiring)
+            .then(|| chance.within_ms(400)),
+        attempts_max: u32::try_from(chance.between(1, u64::from(knobs.attempts_max))).unwrap_or(1),
+        on_worker_lost: if chance.permille(knobs.unrepeatable) {
+            OnWorkerLost::Quarantine
+        } else {
+            OnWorkerLost::Requeue
+        },
+    }
+}
+
+/// Something an operator would ask for.
+pub(crate) fn request(knobs: &Knobs, chance: &mut Chance) -> Event {
+    match chance.up_to(6) {
+        0 => Event::PauseRequested,
+        1 => Event::DrainRequested(DrainScope::Running),
+        2 => Event::DrainRequested(DrainScope::Queued),
+        3 => Event::SettingsChanged(Settings {
+            queue_jobs: chance.between(0, 40),
+            queue_bytes: chance.between(0, 3_000),
+            share_period: u32::try_from(chance.between(0, 12)).unwrap_or(10),
+            restart_burst: u32::try_from(chance.between(0, 6)).unwrap_or(5),
+            ping_interval: chance.within_ms(300),
+            silence_max: chance.within_ms(600),
+            overrun_slack: chance.within_ms(300),
+            ..knobs.settings()
+        }),
+        _ => Event::ResumeRequested,
+    }
+}

@@ -1,0 +1,263 @@
+//! What the pool has promised, told from outside: it sees events and actions, and what processes really do.
+//!
+//! [`Oracle::hear`] takes in an event before the pool does, [`Oracle::judge`] each action, and
+//! [`Oracle::settle`] looks at what must have been done by the end of the event. Nothing here is taken
+//! from the pool's code: the rules are written anew, as plainly as possible and without care for speed.
+//!
+//! Each rule is a `require!` with a sentence. What it watches over: I1 to I7, every kill and every
+//! conclusion having its cause and every cause its kill or conclusion, in the same event; the order of starts.
+
+use std::collections::BTreeMap;
+
+use wpool_pool::action::{Action, Conclusion, Record, RecordId};
+use wpool_pool::event::{DrainScope, Event, NewJob};
+use wpool_pool::pool::Pool;
+use wpool_pool::settings::Settings;
+use wpool_pool::time::Instant;
+use wpool_protocol::id::{AttemptRef, JobId, SlotId, WorkerRef};
+
+use crate::sim::Summary;
+use crate::sim::process::Processes;
+
+/// Returns a sentence from the function it stands in unless the condition holds.
+macro_rules! require {
+    ($holds:expr, $($sentence:tt)+) => {
+        if !$holds {
+            return Err(format!($($sentence)+));
+        }
+    };
+}
+
+mod jobs;
+mod seats;
+mod starts;
+
+/// What was found, if it is not as promised.
+pub(crate) type Verdict = Result<(), String>;
+
+/// The oracle.
+#[derive(Clone, Debug)]
+pub(crate) struct Oracle {
+    settings: Settings,
+    now: Instant,
+    jobs: BTreeMap<JobId, JobFile>,
+    submitted: u64,
+    seats: BTreeMap<SlotId, seats::Seat>,
+    records: BTreeMap<RecordId, Record>,
+    records_asked: u64,
+    durable: u64,
+    paused: bool,
+    drain: Option<DrainScope>,
+    kill_at: Option<Instant>,
+    stopped: bool,
+    /// Jobs and bytes that were there when limits were last changed.
+    tolerated: (u64, u64),
+    starts: starts::Starts,
+    pub(crate) summary: Summary,
+}
+
+/// What is known of a job that has not ended.
+#[derive(Clone, Debug)]
+struct JobFile {
+    new: NewJob,
+    submitted_at: Instant,
+    arrival: u64,
+    accepted: bool,
+    cancelled: bool,
+    runs: u32,
+    lost: u32,
+    not_before: Instant,
+    place: Place,
+}
+
+/// Where a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// It must be accepted or refused within this event.
+    New,
+    Waiting,
+    Running(WorkerRef),
+    /// Its run is over: what becomes of it must be said within this event.
+    Over(seats::Over),
+    Concluding(Conclusion),
+}
+
+impl Oracle {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            seats: (0..settings.slots)
+                .map(|slot| (SlotId(slot), seats::Seat::new(SlotId(slot))))
+                .collect(),
+            settings,
+            now: Instant::START,
+            jobs: BTreeMap::new(),
+            submitted: 0,
+            records: BTreeMap::new(),
+            records_asked: 0,
+            durable: 0,
+            paused: false,
+            drain: None,
+            kill_at: None,
+            stopped: false,
+            tolerated: (0, 0),
+            starts: starts::Starts::default(),
+            summary: Summary::default(),
+        }
+    }
+
+    /// An event is about to be given to the pool.
+    pub(crate) fn hear(&mut self, now: Instant, event: &Event) {
+        self.now = now;
+        self.summary.events += 1;
+        match event {
+            Event::JobSubmitted(new) => self.hear_submission(new),
+            Event::CancelRequested(id) => {
+                if let Some(job) = self.jobs.get_mut(id) {
+                    job.cancelled = true;
+                }
+            }
+            Event::RecordSynced(id) => {
+                if id.0 <= self.records_asked {
+                    self.durable = self.durable.max(id.0);
+                }
+            }
+            Event::SpawnFailed(worker)
+            | Event::WorkerReady(worker)
+            | Event::WorkerExited(worker)
+            | Event::WorkerViolated(worker)
+            | Event::PingAnswered(worker, _)
+            | Event::JobStarted(worker, _)
+            | Event::JobEnded(worker, ..) => self.hear_worker(*worker, event),
+            Event::PauseRequested => self.paused = true,
+            Event::ResumeRequested => (self.paused, self.drain) = (false, None),
+            Event::DrainRequested(scope) => self.drain = Some(*scope),
+            Event::ShutdownRequested { grace } => {
+                let kill_at = now.after(*grace);
+                self.kill_at = Some(self.kill_at.map_or(kill_at, |old| old.min(kill_at)));
+            }
+            Event::SettingsChanged(settings) => {
+                self.tolerated = self.reserved();
+                self.starts = starts::Starts::default();
+                self.settings = Settings {
+                    slots: self.settings.slots,
+                    ..settings.clone()
+                };
+            }
+            Event::TimeReached => {}
+        }
+    }
+
+    /// The pool asks for this.
+    pub(crate) fn judge(&mut self, action: &Action, processes: &Processes) -> Verdict {
+        require!(
+            !self.stopped || matches!(action, Action::Refuse(..)),
+            "after Stopped the pool does nothing but refuse"
+        );
+        match *action {
+            Action::Record(id, record) => self.judge_record(id, record),
+            Action::Accept(id) => self.judge_accept(id),
+            Action::Refuse(id, refusal) => self.judge_refusal(id, refusal),
+            Action::Requeue {
+                attempt,
+                worker,
+                lost,
+                not_before,
+            } => self.judge_requeue(attempt, worker, lost, not_before),
+            Action::Conclude(id, conclusion) => self.judge_outcome(id, conclusion),
+            Action::Spawn(worker) => self.judge_spawn(worker, processes),
+            Action::Assign(worker, attempt) => self.judge_assign(worker, attempt, processes),
+            Action::Stop(worker, attempt) => self.judge_stop(worker, attempt),
+            Action::Ping(worker, number) => self.judge_ping(worker, number),
+            Action::Kill(worker, reason) => self.judge_kill(worker, reason),
+            Action::Retire(worker) => self.judge_retire(worker),
+            Action::Stopped => {
+                require!(self.kill_at.is_some(), "nobody asked for a shutdown");
+                require!(self.jobs.is_empty(), "jobs are left at Stopped");
+                let alive = self.seats.keys().find(|&&slot| processes.lives_in(slot));
+                require!(alive.is_none(), "a worker lives at Stopped: {alive:?}");
+                self.stopped = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// The event is over: what must have been done has been done, and the pool shows what is.
+    pub(crate) fn settle(&mut self, pool: &Pool) -> Verdict {
+        self.settle_jobs()?;
+        self.settle_seats()?;
+        self.settle_starts()?;
+        let ahead = pool.deadline().is_none_or(|deadline| deadline > self.now);
+        require!(ahead, "the next deadline is not ahead");
+        self.compare(pool)
+    }
+
+    /// What the pool shows of itself is what an onlooker would say.
+    fn compare(&mut self, pool: &Pool) -> Verdict {
+        let view = pool.view();
+        let waiting = self.jobs.values().filter(|job| job.place == Place::Waiting);
+        let (total, late) = waiting.fold((0, 0), |(total, late), job| {
+            (total + 1, late + u64::from(job.not_before > self.now))
+        });
+        require!(
+            (view.queued.total, view.queued.delayed) == (total, late),
+            "{total} jobs wait, {late} of them for their time, and it shows {:?}",
+            view.queued
+        );
+        let running = |job: &&JobFile| matches!(job.place, Place::Running(_));
+        let active = self.jobs.values().filter(running).count() as u64;
+        require!(
+            view.active == active,
+            "{active} jobs run, and it shows {}",
+            view.active
+        );
+        for slot in pool.slots() {
+            let empty = self.seats[&slot.worker.slot].is_empty();
+            let parked = slot.parked_until.is_some_and(|until| until > self.now);
+            require!(
+                empty == parked || self.kill_at.is_some(),
+                "slot {} has no worker and is not parked, or the reverse",
+                slot.worker.slot
+            );
+            self.summary.parked += u64::from(parked);
+        }
+        self.summary.dropped = {
+            let dropped = pool.dropped();
+            dropped.other_attempt
+                + dropped.other_generation
+                + dropped.other_record
+                + dropped.out_of_place
+        };
+        Ok(())
+    }
+
+    /// Count and bytes of all jobs that have not ended.
+    fn reserved(&self) -> (u64, u64) {
+        self.jobs
+            .values()
+            .fold((0, 0), |(count, bytes), job| match job.place {
+                Place::New => (count, bytes),
+                Place::Waiting | Place::Running(_) | Place::Over(_) | Place::Concluding(_) => {
+                    (count + 1, bytes + job.new.bytes)
+                }
+            })
+    }
+
+    pub(crate) fn all_ended(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    pub(crate) const fn has_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    pub(crate) const fn stops(&self) -> bool {
+        self.kill_at.is_some()
+    }
+
+    /// The wall time of a job, as its worker is told it.
+    pub(crate) fn run_time_max(&self, attempt: AttemptRef) -> std::time::Duration {
+        self.jobs
+            .get(&attempt.job)
+            .map_or(std::time::Duration::ZERO, |job| job.new.run_time_max)
+    }
+}

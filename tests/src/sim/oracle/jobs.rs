@@ -1,0 +1,281 @@
+//! What is promised about jobs: from their submission to their one outcome.
+
+use wpool_pool::action::{Conclusion, KillReason, Lost, Record, RecordId, Refusal};
+use wpool_pool::event::{NewJob, OnWorkerLost};
+use wpool_pool::time::Instant;
+use wpool_protocol::id::{AttemptRef, JobId, WorkerRef};
+
+use std::time::Duration;
+
+use crate::sim::oracle::seats::Over;
+use crate::sim::oracle::{JobFile, Oracle, Place, Verdict};
+
+impl Oracle {
+    pub(super) fn hear_submission(&mut self, new: &NewJob) {
+        self.submitted += 1;
+        self.summary.submitted += 1;
+        let file = JobFile {
+            new: new.clone(),
+            submitted_at: self.now,
+            arrival: self.submitted,
+            accepted: false,
+            cancelled: false,
+            runs: 0,
+            lost: 0,
+            not_before: self.now.after(new.delay),
+            place: Place::New,
+        };
+        self.jobs.insert(new.id, file);
+    }
+
+    pub(super) fn file(&mut self, id: JobId) -> Result<&mut JobFile, String> {
+        self.jobs
+            .get_mut(&id)
+            .ok_or_else(|| format!("job {id} has ended or never was"))
+    }
+
+    pub(super) fn judge_record(&mut self, id: RecordId, record: Record) -> Verdict {
+        self.records_asked += 1;
+        require!(
+            id.0 == self.records_asked,
+            "records are counted from 1: {id:?} is not {}",
+            self.records_asked
+        );
+        self.records.insert(id, record);
+        match record {
+            Record::Accepted(job) => {
+                let file = self.file(job)?;
+                require!(file.place == Place::New, "{job} is accepted twice");
+                file.place = Place::Waiting;
+                let (count, bytes) = self.reserved();
+                require!(
+                    count <= self.settings.queue_jobs && bytes <= self.settings.queue_bytes,
+                    "I4: {count} jobs of {bytes} bytes are admitted"
+                );
+                require!(
+                    self.drain.is_none() && self.kill_at.is_none(),
+                    "a job is accepted while the pool drains or stops"
+                );
+                Ok(())
+            }
+            Record::Concluded(job, conclusion) => self.judge_conclusion(job, conclusion),
+        }
+    }
+
+    pub(super) fn judge_accept(&mut self, id: JobId) -> Verdict {
+        let durable = self.is_durable(Record::Accepted(id));
+        let file = self.file(id)?;
+        require!(
+            durable,
+            "I6: {id} is shown before its acceptance is durable"
+        );
+        require!(!file.accepted, "I6: {id} is accepted twice");
+        file.accepted = true;
+        Ok(())
+    }
+
+    pub(super) fn judge_refusal(&mut self, id: JobId, refusal: Refusal) -> Verdict {
+        let (count, bytes) = self.reserved();
+        let file = self.file(id)?;
+        require!(
+            file.place == Place::New,
+            "{id} is refused after it was accepted"
+        );
+        let wanted = bytes + file.new.bytes;
+        let never_fits = file.new.bytes > self.settings.queue_bytes;
+        let bounded = |wait| (Duration::from_millis(100)..=Duration::from_mins(1)).contains(&wait);
+        let justified = match refusal {
+            Refusal::JobsFull { limit, retry_after } => {
+                count >= limit && limit == self.settings.queue_jobs && bounded(retry_after)
+            }
+            Refusal::BytesFull { limit, retry_after } => {
+                wanted > limit
+                    && limit == self.settings.queue_bytes
+                    && retry_after.is_none() == never_fits
+                    && retry_after.is_none_or(bounded)
+            }
+            Refusal::Draining => self.drain.is_some() && self.kill_at.is_none(),
+            Refusal::Stopping => self.kill_at.is_some(),
+        };
+        require!(justified, "{id} is refused without need: {refusal:?}");
+        self.jobs.remove(&id);
+        self.summary.refused += 1;
+        Ok(())
+    }
+
+    pub(super) fn judge_requeue(
+        &mut self,
+        attempt: AttemptRef,
+        worker: WorkerRef,
+        lost: Lost,
+        not_before: Instant,
+    ) -> Verdict {
+        let (now, longest) = (self.now, self.settings.backoff_max);
+        let stops = self.kill_at.is_some();
+        let file = self.file(attempt.job)?;
+        let over = Over::Lost {
+            attempt,
+            worker,
+            lost,
+        };
+        require!(
+            file.place == Place::Over(over),
+            "{attempt} was not lost so: {lost:?}"
+        );
+        require!(!stops, "{attempt} is requeued while the pool stops");
+        require!(!file.cancelled, "{attempt} is requeued although cancelled");
+        require!(
+            lost != Lost::Killed(KillReason::Overrun),
+            "{attempt} is requeued although it overran"
+        );
+        require!(
+            file.new.on_worker_lost == OnWorkerLost::Requeue,
+            "{attempt} may not be repeated"
+        );
+        require!(
+            now < not_before && not_before <= now.after(longest),
+            "{attempt} waits until {not_before}"
+        );
+        file.lost += 1;
+        require!(
+            file.lost < file.new.attempts_max,
+            "I3: {attempt} was the last one that the job may lose"
+        );
+        file.not_before = not_before;
+        file.place = Place::Waiting;
+        self.summary.requeued += 1;
+        Ok(())
+    }
+
+    /// A conclusion has its cause.
+    fn judge_conclusion(&mut self, id: JobId, conclusion: Conclusion) -> Verdict {
+        let (now, stops) = (self.now, self.kill_at.is_some());
+        let file = self.file(id)?;
+        let waits = file.place == Place::Waiting;
+        let by_shutdown = Lost::Killed(KillReason::Shutdown);
+        let lost = match file.place {
+            Place::Over(Over::Lost { lost, .. }) => Some(lost),
+            Place::New
+            | Place::Waiting
+            | Place::Running(_)
+            | Place::Over(Over::Reported { .. })
+            | Place::Concluding(_) => None,
+        };
+        if lost.is_some_and(|lost| lost != by_shutdown) {
+            file.lost += 1;
+        }
+        let last = file.lost >= file.new.attempts_max
+            || file.new.on_worker_lost == OnWorkerLost::Quarantine;
+        let ordinary = lost
+            .is_some_and(|lost| lost != by_shutdown && lost != Lost::Killed(KillReason::Overrun));
+        let justified = match conclusion {
+            Conclusion::Reported { attempt, worker } => {
+                file.place == Place::Over(Over::Reported { attempt, worker })
+            }
+            Conclusion::Overran { attempt, worker } => {
+                let lost = Lost::Killed(KillReason::Overrun);
+                file.place
+                    == Place::Over(Over::Lost {
+                        attempt,
+                        worker,
+                        lost,
+                    })
+            }
+            Conclusion::Cancelled => {
+                file.cancelled && (waits || ordinary || lost == Some(by_shutdown))
+            }
+            Conclusion::Expired => {
+                let within = file.new.start_within;
+                waits
+                    && file.runs == 0
+                    && within.is_some_and(|within| now > file.submitted_at.after(within))
+            }
+            Conclusion::Quarantined { lost } => {
+                lost == file.lost && last && ordinary && !file.cancelled
+            }
+            Conclusion::Shutdown => {
+                let run_ends = lost == Some(by_shutdown) || (ordinary && !last);
+                stops && (waits || run_ends && !file.cancelled)
+            }
+        };
+        require!(
+            justified,
+            "{id} is concluded without cause, as {conclusion:?}, with {file:?}"
+        );
+        file.place = Place::Concluding(conclusion);
+        Ok(())
+    }
+
+    pub(super) fn judge_outcome(&mut self, id: JobId, conclusion: Conclusion) -> Verdict {
+        let durable = self.is_durable(Record::Concluded(id, conclusion));
+        let file = self.file(id)?;
+        require!(file.accepted, "I6: {id} ends before it is accepted");
+        require!(durable, "I6: the end of {id} is shown before it is durable");
+        require!(
+            file.place == Place::Concluding(conclusion),
+            "I6: the outcome of {id} is not the recorded one"
+        );
+        let (reserved, file) = (self.reserved(), self.jobs.remove(&id));
+        let bytes = file.map_or(0, |file| file.new.bytes);
+        self.tolerated.0 = self.tolerated.0.min(reserved.0 - 1);
+        self.tolerated.1 = self.tolerated.1.min(reserved.1 - bytes);
+        let counter = match conclusion {
+            Conclusion::Reported { .. } => &mut self.summary.reported,
+            Conclusion::Cancelled => &mut self.summary.cancelled,
+            Conclusion::Expired => &mut self.summary.expired,
+            Conclusion::Quarantined { .. } => &mut self.summary.quarantined,
+            Conclusion::Overran { .. } => &mut self.summary.overran,
+            Conclusion::Shutdown => &mut self.summary.shut_down,
+        };
+        *counter += 1;
+        Ok(())
+    }
+
+    fn is_durable(&self, wanted: Record) -> bool {
+        self.records
+            .range(..=RecordId(self.durable))
+            .any(|(_, record)| *record == wanted)
+    }
+
+    /// What is durable must have been shown, and what has its cause must have been concluded.
+    pub(super) fn settle_jobs(&mut self) -> Verdict {
+        while let Some(entry) = self.records.first_entry() {
+            if entry.key().0 > self.durable {
+                break;
+            }
+            match entry.remove() {
+                Record::Accepted(id) => {
+                    let shown = self.jobs.get(&id).is_none_or(|job| job.accepted);
+                    require!(shown, "{id} is durable and was not accepted");
+                }
+                Record::Concluded(id, _) => {
+                    let shown = !self.jobs.contains_key(&id);
+                    require!(shown, "the end of {id} is durable and was not shown");
+                }
+            }
+        }
+        for (id, job) in &self.jobs {
+            match job.place {
+                Place::New => return Err(format!("{id} was neither accepted nor refused")),
+                Place::Over(over) => return Err(format!("nothing becomes of {id}: {over:?}")),
+                Place::Running(_) | Place::Concluding(_) => {}
+                Place::Waiting => {
+                    require!(!job.cancelled, "{id} waits on although cancelled");
+                    require!(self.kill_at.is_none(), "{id} waits while the pool stops");
+                    let late = job
+                        .new
+                        .start_within
+                        .is_some_and(|within| self.now > job.submitted_at.after(within));
+                    require!(!late || job.runs > 0, "{id} should have expired");
+                }
+            }
+        }
+        let (count, bytes) = self.reserved();
+        require!(
+            count <= self.settings.queue_jobs.max(self.tolerated.0)
+                && bytes <= self.settings.queue_bytes.max(self.tolerated.1),
+            "I4: {count} jobs of {bytes} bytes are there"
+        );
+        Ok(())
+    }
+}
