@@ -1,15 +1,104 @@
 //! Many worlds, each from its seed: see `wpool_tests::sim`.
+//!
+//! A failing world says its seed and all its knobs; put its seed into `tests/sim-seeds.txt`. To run one
+//! world alone, or a long run of ten million events, from the seed onwards:
+//!
+//! ```text
+//! WPOOL_SIM_SEED=7 cargo test -p wpool-tests --test sim -- --nocapture
+//! WPOOL_SIM_SEED=1000000 WPOOL_SIM_EVENTS=10000000 cargo test -p wpool-tests --test sim -- --nocapture
+//! ```
 
 use wpool_tests::sim::{self, Knobs, Summary};
 
+/// Events with faults in each world.
+const EVENTS_EACH: u64 = 2_000;
+
+/// Worlds of an ordinary run.
+const WORLDS: u64 = 150;
+
+fn live_through(seed: u64, events: u64, sum: &mut Summary) {
+    println!("seed {seed}, {events} events, {:?}", Knobs::of(seed));
+    match sim::run(seed, events) {
+        Ok(summary) => sum.add(&summary),
+        Err(failure) => panic!("{failure}"),
+    }
+}
+
+fn number_from_env(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().expect(name))
+}
+
 #[test]
 fn worlds_keep_their_promises() {
+    let (first, events) = match number_from_env("WPOOL_SIM_SEED") {
+        Some(seed) => (seed, number_from_env("WPOOL_SIM_EVENTS").unwrap_or(1)),
+        None => (0, WORLDS * EVENTS_EACH),
+    };
     let mut sum = Summary::default();
-    for seed in 0..200 {
-        match sim::run(seed, 2_000) {
-            Ok(summary) => sum.add(&summary),
-            Err(failure) => panic!("{:?}\n{failure}", Knobs::of(seed)),
-        }
+    for seed in (first..).take(usize::try_from(events.div_ceil(EVENTS_EACH)).unwrap()) {
+        live_through(seed, EVENTS_EACH, &mut sum);
     }
     println!("{sum:?}");
+    if number_from_env("WPOOL_SIM_SEED").is_none() {
+        assert_every_end_was_seen(&sum);
+    }
+}
+
+/// Worlds in which something never happens prove nothing about it.
+fn assert_every_end_was_seen(sum: &Summary) {
+    let Summary {
+        events,
+        submitted,
+        refused,
+        runs,
+        requeued,
+        reported,
+        cancelled,
+        expired,
+        quarantined,
+        overran,
+        shut_down,
+        kills,
+        parked,
+        dropped,
+    } = *sum;
+    let ends = reported + cancelled + expired + quarantined + overran + shut_down;
+    assert_eq!(submitted, refused + ends, "every job has one end");
+    for (name, seen) in [
+        ("events", events),
+        ("runs", runs),
+        ("requeued", requeued),
+        ("reported", reported),
+        ("cancelled", cancelled),
+        ("expired", expired),
+        ("quarantined", quarantined),
+        ("overran", overran),
+        ("shut_down", shut_down),
+        ("kills", kills),
+        ("parked", parked),
+        ("dropped", dropped),
+    ] {
+        assert!(seen >= 50, "{name} was seen only {seen} times");
+    }
+}
+
+#[test]
+fn worlds_that_once_found_a_bug_stay_found_out() {
+    let lines = include_str!("../sim-seeds.txt").lines();
+    for line in lines.filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
+        let mut numbers = line.split_whitespace().map_while(|word| word.parse().ok());
+        let (Some(seed), Some(events)) = (numbers.next(), numbers.next()) else {
+            panic!("not a seed and a number of events: {line}");
+        };
+        live_through(seed, events, &mut Summary::default());
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history() {
+    let [first, second] = [0, 1].map(|_| sim::run(3, 1_000).map_err(|failure| failure.to_string()));
+    assert_eq!(first, second);
+    let other = sim::run(4, 1_000).map_err(|failure| failure.to_string());
+    assert_ne!(first, other);
 }

@@ -28,6 +28,7 @@ macro_rules! require {
     };
 }
 
+mod births;
 mod jobs;
 mod seats;
 mod starts;

@@ -21,6 +21,9 @@ use crate::sim::{Failure, Summary};
 /// Events that are shown with a failure.
 const HISTORY: usize = 40;
 
+/// Events after which the pool is taken down and restored from its snapshot.
+const RESTORE_EVERY: u64 = 31;
+
 /// Old events that may come again.
 const ECHOES: usize = 64;
 
@@ -271,7 +274,21 @@ impl World {
             self.carry_out(action);
         }
         self.pool.check().map_err(|broken| broken.to_string())?;
+        if self.oracle.summary.events.is_multiple_of(RESTORE_EVERY) {
+            self.restore()?;
+        }
         self.oracle.settle(&self.pool)
+    }
+
+    /// Takes the pool down and puts up the one that its snapshot makes.
+    fn restore(&mut self) -> Verdict {
+        let restored = Pool::restore(self.pool.snapshot()).map_err(|error| error.to_string())?;
+        require!(
+            restored == self.pool,
+            "the restored pool is another one: {restored:?}"
+        );
+        self.pool = restored;
+        Ok(())
     }
 
     fn carry_out(&mut self, action: &Action) {

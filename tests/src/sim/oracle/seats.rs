@@ -5,6 +5,7 @@ use wpool_pool::event::{Event, JobEnd};
 use wpool_pool::time::Instant;
 use wpool_protocol::id::{AttemptRef, Generation, SlotId, WorkerRef};
 
+use crate::sim::oracle::births::Births;
 use crate::sim::oracle::{Oracle, Place, Verdict};
 use crate::sim::process::Processes;
 
@@ -18,6 +19,7 @@ pub(super) struct Seat {
     must_kill: Option<KillReason>,
     /// How long jobs have run here, in nanoseconds.
     pub(super) worked: u128,
+    pub(super) births: Births,
 }
 
 /// What sits in a slot.
@@ -64,7 +66,7 @@ pub(super) enum Over {
 }
 
 impl Seat {
-    pub(super) const fn new(slot: SlotId) -> Self {
+    pub(super) fn new(slot: SlotId) -> Self {
         let worker = WorkerRef {
             slot,
             generation: Generation(0),
@@ -74,6 +76,7 @@ impl Seat {
             state: Seated::Nobody,
             must_kill: None,
             worked: 0,
+            births: Births::default(),
         }
     }
 
@@ -131,7 +134,10 @@ impl Oracle {
                 | Seated::Killed(..)
                 | Seated::Retiring { .. },
             ) => self.hear_death(worker),
-            (Event::WorkerReady(_), state @ Seated::Booting { .. }) => *state = Seated::Free,
+            (Event::WorkerReady(_), state @ Seated::Booting { .. }) => {
+                *state = Seated::Free;
+                seat.births.ready(now);
+            }
             (
                 Event::WorkerViolated(_),
                 Seated::Booting { .. } | Seated::Free | Seated::Busy(_) | Seated::Retiring { .. },
@@ -189,6 +195,7 @@ impl Oracle {
                 (Lost::Exited, None)
             }
         };
+        seat.births.death(now, lost);
         seat.state = Seated::Nobody;
         seat.must_kill = None;
         if let Some((attempt, began)) = run {
@@ -217,7 +224,8 @@ impl Oracle {
     }
 
     pub(super) fn judge_spawn(&mut self, worker: WorkerRef, processes: &Processes) -> Verdict {
-        let ready_by = by(self.now, self.settings.ready_within);
+        let (now, settings) = (self.now, self.settings.clone());
+        let ready_by = by(now, settings.ready_within);
         require!(
             self.kill_at.is_none() || self.summary.events == 1,
             "{worker} is born while the pool stops"
@@ -238,7 +246,7 @@ impl Oracle {
         );
         seat.worker = worker;
         seat.state = Seated::Booting { ready_by };
-        Ok(())
+        seat.births.birth(worker, now, &settings)
     }
 
     /// The worker of this seat gets a job.
@@ -250,6 +258,7 @@ impl Oracle {
             "I2: {worker} gets {attempt} and is {:?}",
             seat.state
         );
+        seat.births.job();
         seat.state = Seated::Busy(Run {
             attempt,
             began: now,
@@ -310,6 +319,7 @@ impl Oracle {
             || (reason == KillReason::Shutdown && by_shutdown);
         require!(justified, "{worker} is killed for {reason:?}: {seat:?}");
         seat.must_kill = None;
+        seat.births.kill(now);
         seat.state = Seated::Killed(reason, run);
         self.summary.kills += 1;
         Ok(())
@@ -329,10 +339,13 @@ impl Oracle {
     }
 
     /// Whoever must be killed has been, whoever must be asked or told to stop has been.
-    pub(super) fn settle_seats(&self) -> Verdict {
+    pub(super) fn settle_seats(&mut self) -> Verdict {
         let grace_over = self.kill_at.is_some_and(|at| at <= self.now);
-        for seat in self.seats.values() {
+        for seat in self.seats.values_mut() {
             let worker = seat.worker;
+            if self.kill_at.is_none() && seat.is_empty() {
+                seat.births.settle(worker, self.now, &self.settings)?;
+            }
             require!(
                 seat.must_kill.is_none() && seat.overdue(self.now).is_none(),
                 "{worker} should have been killed: {seat:?}"

@@ -1,0 +1,127 @@
+//! What is promised about births: a lost worker is replaced at once, unless its slot only burns them.
+
+use std::time::Duration;
+
+use wpool_pool::action::{KillReason, Lost};
+use wpool_pool::settings::Settings;
+use wpool_pool::time::Instant;
+use wpool_protocol::id::WorkerRef;
+
+use crate::sim::oracle::Verdict;
+
+/// A worker that dies idle within this time of being ready, without ever a job, is as one that was never ready.
+const SETTLED_AFTER: Duration = Duration::from_millis(50);
+
+/// The births and deaths of a slot.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Births {
+    /// Moments of the counted deaths since the slot was last parked, or since that was over.
+    deaths: Vec<Instant>,
+    /// The present worker is the one on which everything hangs.
+    probe: bool,
+    life: Life,
+    death: Death,
+}
+
+/// Whether the slot's last worker is dead and has no successor.
+#[derive(Clone, Copy, Debug, Default)]
+enum Death {
+    #[default]
+    No,
+    /// By the present event, and this is whether it counts.
+    Now(bool),
+    Before,
+}
+
+/// How far the present worker has got.
+#[derive(Clone, Copy, Debug, Default)]
+enum Life {
+    #[default]
+    Booting,
+    ReadyAt(Instant),
+    /// It had a job, or lived for a while.
+    Proved,
+    /// It was killed, and this is whether its death will count.
+    Killed(bool),
+}
+
+impl Births {
+    pub(super) fn ready(&mut self, now: Instant) {
+        self.life = Life::ReadyAt(now);
+        if std::mem::take(&mut self.probe) {
+            self.deaths.clear();
+        }
+    }
+
+    pub(super) const fn job(&mut self) {
+        self.life = Life::Proved;
+    }
+
+    pub(super) fn kill(&mut self, now: Instant) {
+        self.life = Life::Killed(self.counts(now));
+    }
+
+    pub(super) fn death(&mut self, now: Instant, lost: Lost) {
+        let counts = self.counts(now) || lost == Lost::Killed(KillReason::Unbuilt);
+        if counts {
+            self.deaths.push(now);
+        }
+        self.death = Death::Now(counts);
+    }
+
+    fn counts(&self, now: Instant) -> bool {
+        match self.life {
+            Life::Booting => true,
+            Life::ReadyAt(at) => now < at.after(SETTLED_AFTER),
+            Life::Proved => false,
+            Life::Killed(counts) => counts,
+        }
+    }
+
+    /// Whether the slot burns workers: judged when its last one has died.
+    fn burns(&self, now: Instant, settings: &Settings) -> bool {
+        let recent = |death: &&Instant| now.since(**death) <= settings.restart_period;
+        let recent = self.deaths.iter().filter(recent).count();
+        let burst = usize::try_from(settings.restart_burst.max(1)).unwrap_or(usize::MAX);
+        match self.death {
+            Death::Now(true) => self.probe || recent >= burst,
+            Death::Now(false) | Death::Before | Death::No => false,
+        }
+    }
+
+    pub(super) fn birth(
+        &mut self,
+        worker: WorkerRef,
+        now: Instant,
+        settings: &Settings,
+    ) -> Verdict {
+        require!(
+            !self.burns(now, settings),
+            "{worker} is born at once although its slot only burns workers"
+        );
+        if matches!(self.death, Death::Before) {
+            self.probe = true;
+        }
+        self.death = Death::No;
+        self.life = Life::Booting;
+        Ok(())
+    }
+
+    /// The slot is empty at the end of an event.
+    pub(super) fn settle(
+        &mut self,
+        worker: WorkerRef,
+        now: Instant,
+        settings: &Settings,
+    ) -> Verdict {
+        if matches!(self.death, Death::Now(_)) {
+            require!(
+                self.burns(now, settings),
+                "{worker} is dead and its slot is parked without need"
+            );
+            self.death = Death::Before;
+            self.deaths = vec![now];
+        }
+        Ok(())
+    }
+}
