@@ -50,7 +50,7 @@ pub(crate) struct Oracle {
     paused: bool,
     drain: Option<DrainScope>,
     kill_at: Option<Instant>,
-    stopped: bool,
+    stopped_at: Option<Instant>,
     /// Jobs and bytes that were there when limits were last changed.
     tolerated: (u64, u64),
     starts: starts::Starts,
@@ -63,7 +63,7 @@ struct JobFile {
     new: NewJob,
     submitted_at: Instant,
     arrival: u64,
-    accepted: bool,
+    accepted_at: Option<Instant>,
     cancelled: bool,
     runs: u32,
     lost: u32,
@@ -99,7 +99,7 @@ impl Oracle {
             paused: false,
             drain: None,
             kill_at: None,
-            stopped: false,
+            stopped_at: None,
             tolerated: (0, 0),
             starts: starts::Starts::default(),
             summary: Summary::default(),
@@ -151,7 +151,7 @@ impl Oracle {
     /// The pool asks for this.
     pub(crate) fn judge(&mut self, action: &Action, processes: &Processes) -> Verdict {
         require!(
-            !self.stopped || matches!(action, Action::Refuse(..)),
+            self.stopped_at.is_none() || matches!(action, Action::Refuse(..)),
             "after Stopped the pool does nothing but refuse"
         );
         match *action {
@@ -176,7 +176,7 @@ impl Oracle {
                 require!(self.jobs.is_empty(), "jobs are left at Stopped");
                 let alive = self.seats.keys().find(|&&slot| processes.lives_in(slot));
                 require!(alive.is_none(), "a worker lives at Stopped: {alive:?}");
-                self.stopped = true;
+                self.stopped_at = Some(self.now);
                 Ok(())
             }
         }
@@ -248,7 +248,7 @@ impl Oracle {
     }
 
     pub(crate) const fn has_stopped(&self) -> bool {
-        self.stopped
+        self.stopped_at.is_some()
     }
 
     pub(crate) const fn stops(&self) -> bool {

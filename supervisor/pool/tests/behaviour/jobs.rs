@@ -5,6 +5,7 @@ use std::time::Duration;
 use wpool_pool::action::{Action, Conclusion, KillReason, Lost, Record, RecordId, Refusal};
 use wpool_pool::event::{Event, JobEnd, NewJob, OnWorkerLost};
 use wpool_pool::settings::Settings;
+use wpool_pool::time::Instant;
 use wpool_pool::view::JobPlace;
 use wpool_protocol::id::JobId;
 
@@ -184,7 +185,7 @@ fn each_lost_worker_costs_an_attempt_and_the_last_one_quarantines() {
         };
         assert_eq!(lost_attempt, attempt(1, generation));
         assert_eq!(lost, Lost::Exited);
-        let wait = not_before.since_start() - story.now;
+        let wait = not_before.since(Instant::new(story.now));
         let whole = Duration::from_millis(50) * generation;
         assert!(whole / 2 <= wait && wait <= whole, "{wait:?}");
         let next = worker(0, generation + 1);

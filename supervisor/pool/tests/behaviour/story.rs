@@ -26,7 +26,7 @@ pub(crate) fn worker(slot: u16, generation: u32) -> WorkerRef {
 pub(crate) fn attempt(job: u64, number: u32) -> AttemptRef {
     AttemptRef {
         job: JobId(job),
-        attempt: AttemptNumber(NonZeroU32::new(number).unwrap()),
+        attempt: AttemptNumber(NonZeroU32::new(number).expect("runs are counted from 1")),
     }
 }
 

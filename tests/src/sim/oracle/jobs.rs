@@ -18,7 +18,7 @@ impl Oracle {
             new: new.clone(),
             submitted_at: self.now,
             arrival: self.submitted,
-            accepted: false,
+            accepted_at: None,
             cancelled: false,
             runs: 0,
             lost: 0,
@@ -63,14 +63,14 @@ impl Oracle {
     }
 
     pub(super) fn judge_accept(&mut self, id: JobId) -> Verdict {
-        let durable = self.is_durable(Record::Accepted(id));
+        let (now, durable) = (self.now, self.is_durable(Record::Accepted(id)));
         let file = self.file(id)?;
         require!(
             durable,
             "I6: {id} is shown before its acceptance is durable"
         );
-        require!(!file.accepted, "I6: {id} is accepted twice");
-        file.accepted = true;
+        require!(file.accepted_at.is_none(), "I6: {id} is accepted twice");
+        file.accepted_at = Some(now);
         Ok(())
     }
 
@@ -164,7 +164,7 @@ impl Oracle {
         if lost.is_some_and(|lost| lost != by_shutdown) {
             file.lost += 1;
         }
-        let last = file.lost >= file.new.attempts_max
+        let no_more = file.lost >= file.new.attempts_max
             || file.new.on_worker_lost == OnWorkerLost::Quarantine;
         let ordinary = lost
             .is_some_and(|lost| lost != by_shutdown && lost != Lost::Killed(KillReason::Overrun));
@@ -191,10 +191,10 @@ impl Oracle {
                     && within.is_some_and(|within| now > file.submitted_at.after(within))
             }
             Conclusion::Quarantined { lost } => {
-                lost == file.lost && last && ordinary && !file.cancelled
+                lost == file.lost && no_more && ordinary && !file.cancelled
             }
             Conclusion::Shutdown => {
-                let run_ends = lost == Some(by_shutdown) || (ordinary && !last);
+                let run_ends = lost == Some(by_shutdown) || (ordinary && !no_more);
                 stops && (waits || run_ends && !file.cancelled)
             }
         };
@@ -209,7 +209,10 @@ impl Oracle {
     pub(super) fn judge_outcome(&mut self, id: JobId, conclusion: Conclusion) -> Verdict {
         let durable = self.is_durable(Record::Concluded(id, conclusion));
         let file = self.file(id)?;
-        require!(file.accepted, "I6: {id} ends before it is accepted");
+        require!(
+            file.accepted_at.is_some(),
+            "I6: {id} ends before it is accepted"
+        );
         require!(durable, "I6: the end of {id} is shown before it is durable");
         require!(
             file.place == Place::Concluding(conclusion),
@@ -245,7 +248,10 @@ impl Oracle {
             }
             match entry.remove() {
                 Record::Accepted(id) => {
-                    let shown = self.jobs.get(&id).is_none_or(|job| job.accepted);
+                    let shown = self
+                        .jobs
+                        .get(&id)
+                        .is_none_or(|job| job.accepted_at.is_some());
                     require!(shown, "{id} is durable and was not accepted");
                 }
                 Record::Concluded(id, _) => {

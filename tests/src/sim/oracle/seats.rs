@@ -147,10 +147,10 @@ impl Oracle {
                     run.ping = Ping::Again(by(now, settings.ping_interval));
                 }
             }
-            (Event::JobStarted(_, attempt), Seated::Busy(run)) => {
-                if run.attempt == *attempt && run.start_by.take().is_some() {
-                    let most = self.jobs.get(&attempt.job).map(|job| job.new.run_time_max);
-                    let most = most.unwrap_or_default() + settings.overrun_slack;
+            (Event::JobStarted(_, attempt), Seated::Busy(run)) if run.attempt == *attempt => {
+                let most = self.jobs.get(&attempt.job).map(|job| job.new.run_time_max);
+                let most = most.unwrap_or_default() + settings.overrun_slack;
+                if run.start_by.take().is_some() {
                     run.end_by = Some(by(now, most));
                 }
             }
