@@ -1,3 +1,4 @@
-//! Being written.
+//! What the tests of wpool share; nothing else uses it.
 
+pub mod rig;
 pub mod sim;

@@ -65,6 +65,8 @@ pub(crate) fn run(init: Init<'_>) -> u8 {
 fn try_run(init: Init<'_>) -> io::Result<()> {
     let mut reports = File::from(init.reports);
     nix::sys::prctl::set_name(c"wpool-init")?;
+    // A job with the same host id could else write to files of this process under /proc (oom_score_adj).
+    nix::sys::prctl::set_dumpable(false)?;
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
     children.thread_block()?;

@@ -197,6 +197,8 @@ fn arrange_descriptors(stdio: &[OwnedFd; 3]) -> io::Result<()> {
 /// Makes the job the first to go when the machine runs out of memory, a hint that the job may take back.
 /// Where memory is sampled, huge pages are off: they grow three times as fast as samples can follow.
 fn prefer_memory(accounting: Accounting) -> io::Result<()> {
+    // Init is not dumpable, and neither is its fork: the files of such a process belong to root.
+    prctl::set_dumpable(true)?;
     fs::write("/proc/self/oom_score_adj", "1000")?;
     match accounting {
         Accounting::Sampling => Ok(prctl::set_thp_disable(true)?),
