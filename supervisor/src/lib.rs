@@ -2,3 +2,5 @@
 
 pub mod birth;
 pub mod output;
+
+pub mod client;
