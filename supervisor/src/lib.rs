@@ -4,3 +4,4 @@ pub mod birth;
 pub mod output;
 
 pub mod client;
+pub mod foreground;

@@ -1,0 +1,317 @@
+//! One job in the foreground, without a daemon: `wpool run`.
+//!
+//! ```text
+//!   wpool run ── births ──▶ worker ──▶ init ──▶ job
+//!      │  ◀─ commands and replies ─▶ │            │
+//!      │                             └ stdin, stdout, stderr
+//!      └── live: pumps between its own standard streams and three pipes of the job
+//! ```
+//!
+//! Live, a job's output passes byte for byte and a slow reader slows the job. Captured, it is kept in the output
+//! store, bounded, and comes with the outcome.
+//!
+//! # Invariants
+//!
+//! - The job never holds a descriptor of the user's: a terminal can be typed into (TIOCSTI), a file position moved and a
+//!   flag set through a shared description. It has pipes, and [`live`] carries between them.
+//! - Whatever happens, no process of the run outlives it: the worker is killed by its pidfd when the [`worker::Worker`] is dropped.
+//! - The first interruption asks for the job's end, the second does not ask.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use wpool_protocol::id::{AttemptNumber, AttemptRef, JobId};
+use wpool_protocol::job::JobRequest;
+use wpool_protocol::limits::{Limits, ResolveError};
+use wpool_protocol::outcome::Outcome;
+use wpool_protocol::timestamp::Timestamp;
+use wpool_protocol::wire::{AttemptReport, Ending, FromWorker, Ready, Refused, Stdio, ToWorker};
+
+pub mod dialogue;
+mod ending;
+pub mod interruption;
+mod live;
+mod order;
+mod outputs;
+pub mod worker;
+
+use dialogue::{Dialogue, DialogueError, Event};
+use interruption::Interruptions;
+use outputs::Outputs;
+use worker::{Worker, WorkerError, WorkerPlan};
+
+/// Past a job's wall time and grace, how long its worker has to report.
+const OVERRUN_SLACK: Duration = Duration::from_secs(10);
+
+/// How long a worker may take to exit when it is told to.
+const RETIRE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A job to run in the foreground.
+#[derive(Debug)]
+pub struct ForegroundRun {
+    /// What to run. Its standard input counts only in [`Mode::Captured`].
+    pub request: JobRequest,
+    /// What is visible, read-only, beside the system directories: the absolute path outside, and the one inside.
+    pub read_only: Vec<(PathBuf, PathBuf)>,
+    /// What becomes of its streams.
+    pub mode: Mode,
+}
+
+/// What becomes of a job's streams.
+#[derive(Debug)]
+pub enum Mode {
+    /// They pass through this process' own as they come.
+    Live {
+        /// What the job reads, if not this process' standard input.
+        stdin: Option<File>,
+    },
+    /// They are kept, bounded, and come with the outcome.
+    Captured,
+}
+
+/// How a run in the foreground ended.
+#[derive(Debug)]
+pub enum RunEnd {
+    /// The job ran.
+    Ended(Box<Outcome>),
+    /// There is no such program in the sandbox.
+    NotFound,
+    /// The program is there but cannot be executed.
+    NotExecutable(io::Error),
+    /// The user interrupted twice, and did not wait for an outcome.
+    Abandoned,
+}
+
+/// A run that failed through no fault of the job's.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A limit that cannot be granted.
+    #[error(transparent)]
+    Limits(#[from] ResolveError),
+    /// No worker.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// A worker that never came to run.
+    #[error("the worker cannot be started: {0}: see `wpool doctor`")]
+    Unborn(String),
+    /// A worker that will not run a job without one of its walls.
+    #[error("the sandbox cannot be built: {layer}: {reason}: {remedy}")]
+    Refused {
+        /// The wall.
+        layer: String,
+        /// Why it cannot be built.
+        reason: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The worker died, hung or broke the protocol.
+    #[error("the job's worker was lost: try again, and run `wpool doctor` if it happens again")]
+    Lost(#[source] DialogueError),
+    /// The box of the job could not be built.
+    #[error("the job's box could not be built: {0}")]
+    Unbuilt(String),
+    /// The streams cannot be set up, or what the job writes cannot be passed on.
+    #[error("failed to {step}")]
+    Streams {
+        /// What failed.
+        step: &'static str,
+        /// How.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl From<Refused> for RunError {
+    fn from(refused: Refused) -> Self {
+        Self::Refused {
+            layer: refused.layer,
+            reason: refused.reason,
+            remedy: refused.remedy,
+        }
+    }
+}
+
+/// Runs the job to its end. To be called on the main thread, with which the worker dies.
+///
+/// # Errors
+///
+/// [`RunError`] if wpool failed; how the job ended is never an error.
+pub fn run(run: ForegroundRun) -> Result<RunEnd, RunError> {
+    let limits = run
+        .request
+        .limits
+        .resolve(&Limits::DEFAULT, &Limits::CEILING)?;
+    let streams = |step| move |source| RunError::Streams { step, source };
+    let interruptions = Interruptions::listen().map_err(streams("listen for interruptions"))?;
+    let (stdio, live) = match run.mode {
+        Mode::Captured => (None, None),
+        Mode::Live { stdin } => {
+            let (of_job, ours) = live::pipes(stdin).map_err(streams("make the job's streams"))?;
+            (Some(of_job), Some(ours))
+        }
+    };
+    let worker = Worker::bear(&WorkerPlan {
+        read_only: &run.read_only,
+        stream_bytes: match &stdio {
+            Some(_) => 0,
+            None => limits.output_bytes.0,
+        },
+        stdio: stdio
+            .as_ref()
+            .map(|ends| ends.each_ref().map(OwnedFd::as_fd)),
+    })?;
+    // The job's ends are the worker's now: ours would keep the pumps from ever seeing the end.
+    drop(stdio);
+    Run {
+        request: run.request,
+        limits,
+        live,
+        interruptions,
+    }
+    .with(worker)
+}
+
+/// Bears a worker for its word on the sandbox alone.
+///
+/// # Errors
+///
+/// [`RunError`] if there is no worker or it says neither.
+pub fn examine() -> Result<Result<Ready, Refused>, RunError> {
+    let mut worker = Worker::bear(&WorkerPlan::default())?;
+    greet(&mut worker)
+}
+
+/// Hears what stands around the jobs of a newborn.
+fn greet(worker: &mut Worker) -> Result<Result<Ready, Refused>, RunError> {
+    let greeted = Dialogue::new(worker).and_then(|mut dialogue| dialogue.greet());
+    greeted.map_err(|error| match worker.bury() {
+        Some(reason) => RunError::Unborn(reason),
+        None => RunError::Lost(error),
+    })
+}
+
+/// A run whose worker has been born.
+struct Run {
+    request: JobRequest,
+    limits: Limits,
+    live: Option<live::Streams>,
+    interruptions: Interruptions,
+}
+
+impl Run {
+    fn with(mut self, mut worker: Worker) -> Result<RunEnd, RunError> {
+        let queued_at = Timestamp::from_system(std::time::SystemTime::now());
+        let attempt = AttemptRef {
+            job: JobId::first(u64::try_from(queued_at.0).unwrap_or(0)),
+            attempt: AttemptNumber::FIRST,
+        };
+        let ready = greet(&mut worker)??;
+        let mut dialogue = Dialogue::with_ready(&mut worker);
+        let pumps = self
+            .live
+            .take()
+            .map(live::Streams::start)
+            .transpose()
+            .map_err(|source| RunError::Streams {
+                step: "carry the job's streams",
+                source,
+            })?;
+        let stdio = match &pumps {
+            Some(_) => Stdio::Inherited,
+            None => order::captured(&self.request),
+        };
+        dialogue.send_all(order::messages(&self.request, self.limits, attempt, stdio));
+        let mut outputs = Outputs::new(attempt);
+        let Some(report) = self
+            .follow(&mut dialogue, attempt, &mut outputs)
+            .map_err(RunError::Lost)?
+        else {
+            return Ok(RunEnd::Abandoned);
+        };
+        dialogue.retire(RETIRE_PATIENCE);
+        let kept = match &pumps {
+            Some(_) => ending::Kept::default(),
+            None => ending::Kept::read(&worker, &report, &self.limits).map_err(|source| {
+                RunError::Streams {
+                    step: "read what the job wrote",
+                    source,
+                }
+            })?,
+        };
+        // The worker holds the job's ends of the pipes: only its death lets the pumps see their end.
+        drop(worker);
+        if let Some(pumps) = pumps {
+            let carried = pumps.finish(&mut self.interruptions);
+            match carried.map_err(|source| RunError::Streams {
+                step: "pass on what the job wrote",
+                source,
+            })? {
+                live::Carried::Everything => {}
+                live::Carried::Interrupted => return Ok(RunEnd::Abandoned),
+            }
+        }
+        match &report.ending {
+            Ending::NotFound => return Ok(RunEnd::NotFound),
+            Ending::NotExecutable(errno) => {
+                return Ok(RunEnd::NotExecutable(io::Error::from_raw_os_error(*errno)));
+            }
+            Ending::Unbuilt { reason } => return Err(RunError::Unbuilt(reason.clone())),
+            Ending::Exited(_)
+            | Ending::Signaled(_)
+            | Ending::TimedOut
+            | Ending::Limit { .. }
+            | Ending::Stopped => {}
+        }
+        Ok(RunEnd::Ended(Box::new(ending::outcome(ending::Ended {
+            request: self.request,
+            limits: self.limits,
+            ready,
+            report: *report,
+            kept,
+            files: outputs.finish(),
+            queued_at,
+        }))))
+    }
+
+    /// Hears the worker out; `None` if the user did not want to.
+    fn follow(
+        &mut self,
+        dialogue: &mut Dialogue<'_>,
+        attempt: AttemptRef,
+        outputs: &mut Outputs,
+    ) -> Result<Option<Box<AttemptReport>>, DialogueError> {
+        let allowed = Duration::from(self.limits.timeout_ms) + Duration::from(self.limits.grace_ms);
+        let deadline = Instant::now() + allowed + OVERRUN_SLACK;
+        let mut asked = false;
+        loop {
+            match dialogue.next(deadline, Some(&mut self.interruptions))? {
+                Event::Interrupted if asked => return Ok(None),
+                Event::Interrupted => {
+                    asked = true;
+                    dialogue.send(&ToWorker::Stop(attempt))?;
+                }
+                Event::Said(message) => match message {
+                    FromWorker::Started(of) if of == attempt => {}
+                    FromWorker::Output(header) => outputs.announced(&header)?,
+                    FromWorker::OutputBytes(bytes) => outputs.came(&bytes)?,
+                    FromWorker::Ended(report) if report.attempt == attempt => {
+                        return Ok(Some(report));
+                    }
+                    FromWorker::Started(_)
+                    | FromWorker::Ended(_)
+                    | FromWorker::Written(_)
+                    | FromWorker::Pong(_)
+                    | FromWorker::Hello(_)
+                    | FromWorker::Ready(_)
+                    | FromWorker::Refused(_) => return Err(DialogueError::Unasked),
+                },
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
