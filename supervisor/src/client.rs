@@ -143,6 +143,8 @@ pub enum PoolOrder {
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: Socket,
+    /// How long an answer may take to begin, and then to come, past what its request asks for.
+    patience: Duration,
 }
 
 /// One request, before it is bound to a connection.
@@ -150,8 +152,8 @@ struct Call {
     method: Method,
     path: String,
     body: Bytes,
-    /// How long the answer may take to begin.
-    patience: Duration,
+    /// How long the daemon is asked to wait before it answers.
+    wait: Duration,
     body_max: usize,
 }
 
@@ -161,7 +163,7 @@ impl Call {
             method,
             path: path.into(),
             body: Bytes::new(),
-            patience: ANSWER_PATIENCE,
+            wait: Duration::ZERO,
             body_max: ANSWER_MAX,
         }
     }
@@ -175,7 +177,7 @@ impl Call {
 
     /// For answers that may be outcomes, and that may be waited for.
     fn waiting(mut self, wait: Duration) -> Self {
-        self.patience += wait;
+        self.wait = wait;
         self.body_max = BODY_MAX;
         self
     }
@@ -190,7 +192,15 @@ impl Client {
     pub async fn find(named: Option<PathBuf>) -> Result<Self, SocketError> {
         Ok(Self {
             socket: Socket::find(named).await?,
+            patience: ANSWER_PATIENCE,
         })
+    }
+
+    /// The same client, more or less patient than [`ANSWER_PATIENCE`].
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// The pool at a glance.
@@ -215,11 +225,11 @@ impl Client {
         let body_max = call.body_max;
         let response = self.send(call).await?;
         if response.status() == hyper::StatusCode::ACCEPTED {
-            read_json(response, ANSWER_MAX)
+            self.read_json(response, ANSWER_MAX)
                 .await
                 .map(JobAnswer::Present)
         } else {
-            read_json(response, body_max)
+            self.read_json(response, body_max)
                 .await
                 .map(|outcome| JobAnswer::Ended(Box::new(outcome)))
         }
@@ -290,7 +300,8 @@ impl Client {
 
     async fn fetch<T: DeserializeOwned>(&self, call: Call) -> Result<T, ClientError> {
         let body_max = call.body_max;
-        read_json(self.send(call).await?, body_max).await
+        let response = self.send(call).await?;
+        self.read_json(response, body_max).await
     }
 
     /// Sends the request and gives back an answer that says yes.
@@ -316,40 +327,42 @@ impl Client {
         let request = request
             .body(Full::new(call.body))
             .map_err(|error| ClientError::Unreadable(error.to_string()))?;
-        let response = tokio::time::timeout(call.patience, sender.send_request(request))
-            .await
-            .map_err(|_| silent())?
-            .map_err(ClientError::Broken)?;
+        let response =
+            tokio::time::timeout(self.patience + call.wait, sender.send_request(request))
+                .await
+                .map_err(|_| silent())?
+                .map_err(ClientError::Broken)?;
         if response.status().is_success() {
             Ok(response)
         } else {
-            Err(refusal(response).await)
+            Err(self.refusal(response).await)
         }
     }
-}
 
-/// The error that an answer of another status than 2xx stands for.
-async fn refusal(response: Response<Incoming>) -> ClientError {
-    /// A problem document is a few sentences.
-    const PROBLEM_MAX: usize = 64 << 10;
-    let status = response.status().as_u16();
-    match read_json::<Problem>(response, PROBLEM_MAX).await {
-        Ok(problem) => ClientError::Problem(Box::new(problem)),
-        Err(_) => ClientError::Status(status),
+    /// The error that an answer of another status than 2xx stands for.
+    async fn refusal(&self, response: Response<Incoming>) -> ClientError {
+        /// A problem document is a few sentences.
+        const PROBLEM_MAX: usize = 64 << 10;
+        let status = response.status().as_u16();
+        match self.read_json::<Problem>(response, PROBLEM_MAX).await {
+            Ok(problem) => ClientError::Problem(Box::new(problem)),
+            Err(_) => ClientError::Status(status),
+        }
     }
-}
 
-async fn read_json<T: DeserializeOwned>(
-    response: Response<Incoming>,
-    body_max: usize,
-) -> Result<T, ClientError> {
-    let body = Limited::new(response.into_body(), body_max).collect();
-    let bytes = tokio::time::timeout(ANSWER_PATIENCE, body)
-        .await
-        .map_err(|_| ClientError::Unreadable("it broke off".into()))?
-        .map_err(|error| ClientError::Unreadable(error.to_string()))?
-        .to_bytes();
-    serde_json::from_slice(&bytes).map_err(ClientError::Foreign)
+    async fn read_json<T: DeserializeOwned>(
+        &self,
+        response: Response<Incoming>,
+        body_max: usize,
+    ) -> Result<T, ClientError> {
+        let body = Limited::new(response.into_body(), body_max).collect();
+        let bytes = tokio::time::timeout(self.patience, body)
+            .await
+            .map_err(|_| ClientError::Unreadable("it stopped half-way".into()))?
+            .map_err(|error| ClientError::Unreadable(error.to_string()))?
+            .to_bytes();
+        serde_json::from_slice(&bytes).map_err(ClientError::Foreign)
+    }
 }
 
 /// Appends `text` so that it can stand in a query: RFC 3986 lets few bytes stand for themselves.

@@ -24,6 +24,8 @@ pub(crate) fn remark(outcome: &Outcome) -> Option<String> {
     let cause = outcome.cause.as_ref()?;
     match &cause.detail {
         CauseDetail::ExitCode { .. } => None,
+        // `wpool run -- yes | head -1`: whoever closed the pipe need not be told.
+        CauseDetail::Signal { name, .. } if name == "SIGPIPE" => None,
         CauseDetail::Signal { .. }
         | CauseDetail::Limit { .. }
         | CauseDetail::NotFound
