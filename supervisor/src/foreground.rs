@@ -291,7 +291,7 @@ impl Run {
                 Event::Interrupted if asked => return Ok(None),
                 Event::Interrupted => {
                     asked = true;
-                    dialogue.send(&ToWorker::Stop(attempt))?;
+                    dialogue.send_last(ToWorker::Stop(attempt));
                 }
                 Event::Said(message) => match message {
                     FromWorker::Started(of) if of == attempt => {}

@@ -4,12 +4,14 @@ use clap::Args;
 use serde::Serialize;
 use wpool::foreground::{self, RunError};
 use wpool_protocol::outcome::{Identity, IsolationLevel};
-use wpool_protocol::wire::{LayerReport, LayerState, Ready, Refused};
+use wpool_protocol::wire::{LayerReport, LayerState, ProfileSetup, Ready, Refused};
+use wpool_worker::plan;
+use wpool_worker::plan::host::Layout;
 
-use super::FAILED;
 use super::host::{self, Fact};
 use super::screen::{Form, Screen, Tone};
 use super::table::{Cell, Table};
+use super::{FAILED, escape};
 
 /// Show which walls of the sandbox stand on this machine, why one does not, and what to do
 #[derive(Debug, Args)]
@@ -136,7 +138,7 @@ impl Diagnosis {
         screen.line("")?;
         let verdict = match (&self.problem, self.level) {
             (Some(problem), _) => {
-                let problem = super::escape::message(problem).into_owned();
+                let problem = escape::message(problem).into_owned();
                 colours.paint(Tone::Bad, &format!("no job can run here: {problem}"))
             }
             (None, IsolationLevel::Full) => {
@@ -150,9 +152,56 @@ impl Diagnosis {
     }
 }
 
+/// By which steps a job's sandbox is built here.
+#[derive(Debug, Serialize)]
+struct Plan {
+    /// Once for a worker.
+    worker: Vec<String>,
+    /// For every job, by its init.
+    job: Vec<String>,
+    /// For every job, by the process that becomes it.
+    lockdown: Vec<String>,
+}
+
+impl Plan {
+    fn of_this_host() -> Self {
+        let layout = Layout::look();
+        let default = ProfileSetup {
+            name: "default".to_owned(),
+            mounts: Vec::new(),
+        };
+        let texts = |steps: Vec<plan::Step>| steps.iter().map(ToString::to_string).collect();
+        Self {
+            worker: texts(plan::slot::plan(&layout, &[default])),
+            job: texts(plan::job::plan(&layout, &plan::slot::template(0))),
+            lockdown: plan::LOCKDOWN.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn write(&self, screen: &mut Screen<'_>) -> anyhow::Result<()> {
+        if screen.form() == Form::Json {
+            return screen.json(self);
+        }
+        for (heading, steps) in [
+            (
+                "once, by the worker, in namespaces of its own",
+                &self.worker,
+            ),
+            ("for every job, by its init, in further ones", &self.job),
+            ("by the process that becomes the job", &self.lockdown),
+        ] {
+            screen.line(&screen.colours().paint(Tone::Heading, heading))?;
+            for (n, step) in (1..).zip(steps) {
+                screen.line(&format!("{n:>4}  {}", escape::line(step)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 pub(crate) fn doctor(args: &DoctorArgs, screen: &mut Screen<'_>) -> anyhow::Result<u8> {
     if args.plan {
-        anyhow::bail!("this build of wpool has no plan to show yet");
+        return Plan::of_this_host().write(screen).map(|()| 0);
     }
     let diagnosis = Diagnosis::new(foreground::examine(), host::facts());
     match screen.form() {

@@ -158,6 +158,12 @@ impl<'a> Dialogue<'a> {
         self.phase = Phase::Loading;
     }
 
+    /// Says one message after all that `send_all` still has to say: a worker knows of no job before its order.
+    pub fn send_last(&mut self, message: ToWorker) {
+        let script = std::mem::replace(&mut self.script, Box::new(std::iter::empty()));
+        self.script = Box::new(script.chain(std::iter::once(message)));
+    }
+
     /// What happens next.
     ///
     /// # Errors

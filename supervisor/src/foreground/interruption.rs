@@ -28,6 +28,14 @@ impl Interruptions {
         Ok(Self { heard })
     }
 
+    /// Interruptions that the other end of a socket makes.
+    #[cfg(test)]
+    pub(super) fn by_hand() -> (UnixStream, Self) {
+        let (told, heard) = UnixStream::pair().expect("a socket pair");
+        heard.set_nonblocking(true).expect("a socket of ours");
+        (told, Self { heard })
+    }
+
     /// Takes one interruption, if there is one.
     pub fn take(&mut self) -> bool {
         matches!((&self.heard).read(&mut [0]), Ok(1))
