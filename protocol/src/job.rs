@@ -4,15 +4,19 @@
 //! field alone is refused while parsing. What depends on the config (profiles, ceilings, file roots)
 //! is decided by the supervisor.
 
+mod input;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 
-use crate::blob::{Blob, decode_base64};
+use crate::blob::Blob;
 use crate::limits::LimitsRequest;
 use crate::path::BoxPath;
 use crate::quantity::Millis;
+
+pub use input::{InputContent, InputFile};
 
 /// Files of a job, each way.
 pub const FILES_MAX: usize = 4_096;
@@ -135,103 +139,6 @@ pub enum RetryOn {
     WorkerLost,
 }
 
-/// A file to lay into the box.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InputFile {
-    /// Where its bytes come from.
-    pub content: InputContent,
-    /// Permission bits, 0 to 0o777; 0o644 unless said.
-    pub mode: u32,
-}
-
-/// Where the bytes of an input file come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum InputContent {
-    /// The request itself.
-    Bytes(Vec<u8>),
-    /// A file on the supervisor's machine, beneath a root that the profile allows.
-    HostPath(String),
-}
-
-impl InputFile {
-    /// Permission bits of a file that does not name its own.
-    pub const DEFAULT_MODE: u32 = 0o644;
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct InputFields {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    text: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    base64: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    path: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    mode: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum InputForm {
-    Text(String),
-    Fields(InputFields),
-}
-
-impl<'de> Deserialize<'de> for InputFile {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const EXPECTED: &str = "a file is a text, or an object with one of text, base64, path and an optional mode like \"755\"";
-        let form = InputForm::deserialize(deserializer).map_err(|_| de::Error::custom(EXPECTED))?;
-        let fields = match form {
-            InputForm::Text(text) => {
-                return Ok(Self {
-                    content: InputContent::Bytes(text.into_bytes()),
-                    mode: Self::DEFAULT_MODE,
-                });
-            }
-            InputForm::Fields(fields) => fields,
-        };
-        let content = match (fields.text, fields.base64, fields.path) {
-            (Some(text), None, None) => InputContent::Bytes(text.into_bytes()),
-            (None, Some(coded), None) => InputContent::Bytes(decode_base64(&coded)?),
-            (None, None, Some(path)) => InputContent::HostPath(path),
-            _ => return Err(de::Error::custom(EXPECTED)),
-        };
-        let mode = match fields.mode {
-            None => Self::DEFAULT_MODE,
-            Some(octal) => u32::from_str_radix(&octal, 8)
-                .ok()
-                .filter(|mode| *mode <= 0o777)
-                .ok_or_else(|| de::Error::custom("mode is three octal digits, like \"755\""))?,
-        };
-        Ok(Self { content, mode })
-    }
-}
-
-impl Serialize for InputFile {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use base64::Engine as _;
-
-        let mut fields = InputFields {
-            text: None,
-            base64: None,
-            path: None,
-            mode: (self.mode != Self::DEFAULT_MODE).then(|| format!("{:o}", self.mode)),
-        };
-        match &self.content {
-            InputContent::Bytes(bytes) => match str::from_utf8(bytes) {
-                Ok(text) if fields.mode.is_none() => return serializer.serialize_str(text),
-                Ok(text) => fields.text = Some(text.to_owned()),
-                Err(_) => {
-                    fields.base64 = Some(base64::prelude::BASE64_STANDARD.encode(bytes));
-                }
-            },
-            InputContent::HostPath(path) => fields.path = Some(path.clone()),
-        }
-        fields.serialize(serializer)
-    }
-}
-
 /// A job that cannot be run whatever the config says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
@@ -249,12 +156,17 @@ impl JobRequest {
     ///
     /// [`JobError`] names the first field that cannot be.
     pub fn validate(&self) -> Result<(), JobError> {
-        let refuse = |field, problem: &str| {
-            Err(JobError {
-                field,
-                problem: problem.to_owned(),
-            })
-        };
+        self.validate_arguments()?;
+        self.validate_files()?;
+        self.validate_names()?;
+        if !(1..=100).contains(&self.attempts_max.unwrap_or(1)) {
+            return refuse("attempts_max", "it must be 1 to 100");
+        }
+        Ok(())
+    }
+
+    /// `command` and `env`: what `execve` takes.
+    fn validate_arguments(&self) -> Result<(), JobError> {
         match self.command.first().map(String::as_str) {
             None => return refuse("command", "it is empty; name a program"),
             Some("") => return refuse("command", "the program's name is empty"),
@@ -276,22 +188,26 @@ impl JobRequest {
             .env
             .iter()
             .map(|(name, value)| name.len() + value.len() + 2);
-        if arguments
-            .clone()
-            .chain(variables.clone())
-            .any(|len| len > ARGUMENT_LEN_MAX)
-        {
+        let mut lengths = arguments.chain(variables);
+        if lengths.clone().any(|len| len > ARGUMENT_LEN_MAX) {
             return refuse(
                 "command",
                 "one argument or variable is longer than 128 KiB; hand it in as a file",
             );
         }
-        if arguments.chain(variables).sum::<usize>() > ARGUMENTS_BYTES_MAX {
+        // Every length is at most `ARGUMENT_LEN_MAX` now, but their number has no limit of its own.
+        let total = lengths.try_fold(0usize, usize::checked_add);
+        if total.is_none_or(|total| total > ARGUMENTS_BYTES_MAX) {
             return refuse(
                 "command",
                 "with env it is longer than 512 KiB; hand it in as a file",
             );
         }
+        Ok(())
+    }
+
+    /// `files` and `outputs`: how many, how large, and where.
+    fn validate_files(&self) -> Result<(), JobError> {
         if self.files.len() > FILES_MAX {
             return refuse("files", "more than 4096 files");
         }
@@ -304,9 +220,14 @@ impl JobRequest {
         }
         for pattern in &self.outputs {
             if let Err(error) = pattern.parse::<BoxPath>() {
-                return refuse("outputs", &error.to_string());
+                return refuse("outputs", error.to_string());
             }
         }
+        Ok(())
+    }
+
+    /// What is only given back or compared: how many and how long.
+    fn validate_names(&self) -> Result<(), JobError> {
         if self.labels.len() > LABELS_MAX {
             return refuse("labels", "more than 32 labels");
         }
@@ -323,20 +244,15 @@ impl JobRequest {
                 "a label, tenant, profile or key is longer than 255 bytes",
             );
         }
-        if !(1..=100).contains(&self.attempts_max.unwrap_or(1)) {
-            return refuse("attempts_max", "it must be 1 to 100");
-        }
         Ok(())
     }
 }
 
-impl InputFile {
-    fn inline_bytes(&self) -> u64 {
-        match &self.content {
-            InputContent::Bytes(bytes) => u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-            InputContent::HostPath(_) => 0,
-        }
-    }
+fn refuse(field: &'static str, problem: impl Into<String>) -> Result<(), JobError> {
+    Err(JobError {
+        field,
+        problem: problem.into(),
+    })
 }
 
 #[cfg(test)]
@@ -382,7 +298,7 @@ mod tests {
                 "octal",
             ),
             (r#"{"command": ["x"], "priority": "urgent"}"#, "urgent"),
-            (r#"{}"#, "command"),
+            ("{}", "command"),
         ] {
             let error = parse(json).unwrap_err().to_string();
             assert!(error.contains(word), "{json}: {error}");

@@ -12,6 +12,7 @@
 //! - Asking for more than a ceiling is an error that names both, never a silent cut.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -199,13 +200,15 @@ pub enum ResolveError {
     },
 }
 
-/// Takes `asked` or the default and holds it between floor and ceiling.
-fn within<T: Copy + PartialOrd + fmt::Display>(
+/// What was asked for, or else the default, cut to the ceiling; held within `range`.
+fn granted<T: Copy + Ord + fmt::Display>(
     field: &'static str,
-    value: T,
-    floor: T,
-    ceiling: T,
+    asked: Option<T>,
+    default: T,
+    range: RangeInclusive<T>,
 ) -> Result<T, ResolveError> {
+    let (floor, ceiling) = range.into_inner();
+    let value = asked.unwrap_or(default.min(ceiling));
     if value > ceiling {
         Err(ResolveError::AboveCeiling {
             field,
@@ -223,6 +226,15 @@ fn within<T: Copy + PartialOrd + fmt::Display>(
     }
 }
 
+/// The limits that depend on each other.
+struct Times {
+    timeout_ms: Millis,
+    grace_ms: Millis,
+    cpu_ms: Millis,
+    idle_ms: Option<Millis>,
+    cpus: u16,
+}
+
 impl LimitsRequest {
     /// The limits that hold: what was asked for, else `defaults`, never above `ceilings`.
     ///
@@ -231,88 +243,86 @@ impl LimitsRequest {
     /// [`ResolveError`] names the first field that is above its ceiling or below what any program needs.
     /// A default above a ceiling is cut to it: the ceiling is the operator's word.
     pub fn resolve(&self, defaults: &Limits, ceilings: &Limits) -> Result<Limits, ResolveError> {
-        let timeout_ms = within(
+        let times = self.resolve_times(defaults, ceilings)?;
+        Ok(Limits {
+            timeout_ms: times.timeout_ms,
+            grace_ms: times.grace_ms,
+            cpu_ms: times.cpu_ms,
+            idle_ms: times.idle_ms,
+            cpus: times.cpus,
+            memory_bytes: granted(
+                "memory_bytes",
+                self.memory_bytes,
+                defaults.memory_bytes,
+                ByteSize::mib(1)..=ceilings.memory_bytes,
+            )?,
+            processes: granted(
+                "processes",
+                self.processes,
+                defaults.processes,
+                1..=ceilings.processes,
+            )?,
+            open_files: granted(
+                "open_files",
+                self.open_files,
+                defaults.open_files,
+                8..=ceilings.open_files,
+            )?,
+            file_size_bytes: granted(
+                "file_size_bytes",
+                self.file_size_bytes,
+                defaults.file_size_bytes,
+                ByteSize(0)..=ceilings.file_size_bytes,
+            )?,
+            disk_bytes: granted(
+                "disk_bytes",
+                self.disk_bytes,
+                defaults.disk_bytes,
+                ByteSize::kib(64)..=ceilings.disk_bytes,
+            )?,
+            output_bytes: granted(
+                "output_bytes",
+                self.output_bytes,
+                defaults.output_bytes,
+                ByteSize(0)..=ceilings.output_bytes,
+            )?,
+        })
+    }
+
+    fn resolve_times(&self, defaults: &Limits, ceilings: &Limits) -> Result<Times, ResolveError> {
+        let timeout_ms = granted(
             "timeout_ms",
-            self.timeout_ms
-                .unwrap_or(defaults.timeout_ms.min(ceilings.timeout_ms)),
-            Millis(1),
-            ceilings.timeout_ms,
+            self.timeout_ms,
+            defaults.timeout_ms,
+            Millis(1)..=ceilings.timeout_ms,
         )?;
-        let cpus = within(
-            "cpus",
-            self.cpus.unwrap_or(defaults.cpus.min(ceilings.cpus)),
-            1,
-            ceilings.cpus,
-        )?;
+        let cpus = granted("cpus", self.cpus, defaults.cpus, 1..=ceilings.cpus)?;
         let all_of_wall = Millis(timeout_ms.0.saturating_mul(u64::from(cpus)));
         let cpu_default = match defaults.cpu_ms {
             Millis(0) => all_of_wall,
             set => set,
         };
         let idle_ceiling = ceilings.idle_ms.unwrap_or(Millis(u64::MAX));
-        Ok(Limits {
+        Ok(Times {
             timeout_ms,
-            cpus,
-            grace_ms: within(
+            grace_ms: granted(
                 "grace_ms",
-                self.grace_ms
-                    .unwrap_or(defaults.grace_ms.min(ceilings.grace_ms)),
-                Millis(0),
-                ceilings.grace_ms,
+                self.grace_ms,
+                defaults.grace_ms,
+                Millis(0)..=ceilings.grace_ms,
             )?,
-            cpu_ms: within(
+            cpu_ms: granted(
                 "cpu_ms",
-                self.cpu_ms.unwrap_or(cpu_default.min(ceilings.cpu_ms)),
-                Millis(1),
-                ceilings.cpu_ms,
+                self.cpu_ms,
+                cpu_default,
+                Millis(1)..=ceilings.cpu_ms,
             )?,
             idle_ms: self
                 .idle_ms
-                .or(defaults.idle_ms)
-                .map(|idle| within("idle_ms", idle, Millis(1), idle_ceiling))
+                .or(defaults.idle_ms.map(|idle| idle.min(idle_ceiling)))
+                .map(|idle| granted("idle_ms", Some(idle), idle, Millis(1)..=idle_ceiling))
                 .transpose()?,
-            memory_bytes: within(
-                "memory_bytes",
-                self.memory_bytes
-                    .unwrap_or(defaults.memory_bytes.min(ceilings.memory_bytes)),
-                ByteSize::mib(1),
-                ceilings.memory_bytes,
-            )?,
-            processes: within(
-                "processes",
-                self.processes
-                    .unwrap_or(defaults.processes.min(ceilings.processes)),
-                1,
-                ceilings.processes,
-            )?,
-            open_files: within(
-                "open_files",
-                self.open_files
-                    .unwrap_or(defaults.open_files.min(ceilings.open_files)),
-                8,
-                ceilings.open_files,
-            )?,
-            file_size_bytes: within(
-                "file_size_bytes",
-                self.file_size_bytes
-                    .unwrap_or(defaults.file_size_bytes.min(ceilings.file_size_bytes)),
-                ByteSize(0),
-                ceilings.file_size_bytes,
-            )?,
-            disk_bytes: within(
-                "disk_bytes",
-                self.disk_bytes
-                    .unwrap_or(defaults.disk_bytes.min(ceilings.disk_bytes)),
-                ByteSize::kib(64),
-                ceilings.disk_bytes,
-            )?,
-            output_bytes: within(
-                "output_bytes",
-                self.output_bytes
-                    .unwrap_or(defaults.output_bytes.min(ceilings.output_bytes)),
-                ByteSize(0),
-                ceilings.output_bytes,
-            )?,
+            cpus,
         })
     }
 }

@@ -1,5 +1,7 @@
 //! How a job ended, and why: what clients get back.
 
+mod isolation;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -11,6 +13,8 @@ use crate::job::Priority;
 use crate::limits::LimitName;
 use crate::quantity::ByteSize;
 use crate::timestamp::Timestamp;
+
+pub use isolation::{Identity, Isolation, IsolationLevel, MissingLayer};
 
 /// Where a job is; the last seven are its ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -80,6 +84,10 @@ impl fmt::Display for JobState {
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "two facts about two streams, as the JSON contract names them"
+)]
 pub struct Outcome {
     /// The job.
     pub id: JobId,
@@ -326,58 +334,6 @@ pub enum AttemptEnd {
     WorkerLost,
     /// With the supervisor's end.
     Shutdown,
-}
-
-/// Which walls stood around a job.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Isolation {
-    /// Whether all security layers stood.
-    pub level: IsolationLevel,
-    /// Whether the job's ids are its slot's alone.
-    pub identity: Identity,
-    /// The layers that stood.
-    pub layers: Vec<String>,
-    /// The layers that did not, with the reason.
-    pub missing: Vec<MissingLayer>,
-}
-
-/// Whether all security layers stood.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum IsolationLevel {
-    /// All of them.
-    Full,
-    /// Some were missing, and the config allows that.
-    Reduced,
-    /// No worker has reported yet.
-    #[default]
-    Unknown,
-}
-
-/// Whether the job's ids are its slot's alone.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Identity {
-    /// Nobody else on the machine has them.
-    Own,
-    /// They are those of the user who runs wpool; namespaces alone separate.
-    #[default]
-    Shared,
-}
-
-/// A layer that did not stand.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MissingLayer {
-    /// Its name.
-    pub layer: String,
-    /// Why.
-    pub reason: String,
 }
 
 #[cfg(test)]

@@ -73,6 +73,10 @@ impl Phase {
     ];
 
     /// The phase after a message of this kind; `None` if it is not permitted now.
+    #[expect(
+        clippy::match_same_arms,
+        reason = "a table: one row for each arrow of the diagram above"
+    )]
     pub const fn after(self, message: MessageKind) -> Option<Self> {
         use MessageKind as M;
 
@@ -127,6 +131,8 @@ impl FromWorker {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     const KINDS: [MessageKind; 9] = [
@@ -147,7 +153,7 @@ mod tests {
         for phase in Phase::ALL {
             for kind in KINDS {
                 if let Some(next) = phase.after(kind) {
-                    table.push_str(&format!("{phase:?} {kind:?} -> {next:?}\n"));
+                    writeln!(table, "{phase:?} {kind:?} -> {next:?}").unwrap();
                 }
             }
         }
