@@ -7,7 +7,7 @@
 //! - `desk`, `job_box`, `run`: one job, from order to report;
 //! - `init`, `launch`: the job's own processes, until its program begins;
 //! - `capture`, `feed`, [`lay`], [`collect`], `deliver`: its bytes, in and out;
-//! - [`seccomp`], [`landlock`], [`rlimits`], [`usage`]: the walls and the meters.
+//! - [`seccomp`], [`landlock`], [`rlimits`], [`cgroup`], [`usage`]: the walls and the meters.
 //!
 //! # Invariants
 //!
@@ -36,6 +36,7 @@ mod deliver;
 mod feed;
 pub mod lay;
 
+pub mod cgroup;
 pub mod landlock;
 pub mod rlimits;
 pub mod seccomp;
