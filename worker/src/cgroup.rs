@@ -434,7 +434,7 @@ mod tests {
         ] {
             fs::write(job.join(name), text).unwrap();
         }
-        let directory = fs::File::open(slot.path()).unwrap();
+        let directory = File::open(slot.path()).unwrap();
         let cgroup = JobCgroup::open(directory.as_fd(), c"job-7".to_owned()).unwrap();
         (slot, cgroup)
     }
@@ -510,7 +510,7 @@ mod tests {
     #[test]
     fn a_made_cgroup_must_be_a_cgroup() {
         let slot = tempfile::tempdir().unwrap();
-        let directory = fs::File::open(slot.path()).unwrap();
+        let directory = File::open(slot.path()).unwrap();
         let error = SlotCgroup::new(directory.into()).make(3).unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -26,6 +26,7 @@
 //! Not here: wall time, file size and kept output, which need no look at processes.
 
 pub mod cpu;
+mod kernel;
 mod memory;
 pub mod proc;
 pub mod reading;
@@ -37,19 +38,37 @@ use std::time::{Duration, Instant};
 use wpool_protocol::limits::{LimitName, Limits};
 use wpool_sys::wait::ResourceUsage;
 
+use self::kernel::KernelWatch;
 use self::proc::{TreeError, TreeReader};
 use self::reading::Room;
 use self::sampler::{Read, Reading, Sampler, Step};
 use self::verdict::{Account, Excess};
+use crate::cgroup::{CgroupError, Meter};
+
+/// A job cannot be watched, and has to be ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// Its processes cannot be looked at.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// Its cgroup cannot be read.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+}
 
 /// Watches one job, from its start to its end.
 #[derive(Debug)]
 pub struct Watch {
     started: Instant,
     next_look: Duration,
-    init_resident_max_bytes: Option<u64>,
-    tree: TreeReader,
-    sampler: Sampler,
+    source: Source,
+}
+
+/// Who keeps the account.
+#[derive(Debug)]
+enum Source {
+    Sampling(Box<Sampling>),
+    Cgroup(Box<KernelWatch>),
 }
 
 impl Watch {
@@ -59,9 +78,27 @@ impl Watch {
         Self {
             started,
             next_look: sampler.first_look(),
-            init_resident_max_bytes: None,
-            tree,
-            sampler,
+            source: Source::Sampling(Box::new(Sampling {
+                init_resident_max_bytes: None,
+                tree,
+                sampler,
+            })),
+        }
+    }
+
+    /// Watches a job that may use so many cores at once through the account of its cgroup.
+    pub fn cgroup(
+        meter: Meter,
+        tree: TreeReader,
+        limits: &Limits,
+        cores: u16,
+        started: Instant,
+    ) -> Self {
+        let watch = KernelWatch::new(meter, tree, limits, cores);
+        Self {
+            started,
+            next_look: watch.next_look(),
+            source: Source::Cgroup(Box::new(watch)),
         }
     }
 
@@ -74,16 +111,61 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// [`TreeError`]: the job cannot be watched and has to be ended.
-    pub fn look(&mut self) -> Result<Option<Excess>, TreeError> {
+    /// [`WatchError`]: the job cannot be watched and has to be ended.
+    pub fn look(&mut self) -> Result<Option<Excess>, WatchError> {
         let now = self.started.elapsed();
         if now < self.next_look {
             return Ok(None);
         }
+        match &mut self.source {
+            Source::Cgroup(watch) => {
+                let excess = watch.look(now)?;
+                self.next_look = watch.next_look();
+                Ok(excess)
+            }
+            Source::Sampling(sampling) => match sampling.round(self.started)? {
+                Ok(until) => {
+                    self.next_look = until;
+                    Ok(None)
+                }
+                Err(excess) => Ok(Some(excess)),
+            },
+        }
+    }
+
+    /// The job's tree is dead, and its files and its cgroup are still there: what did it use?
+    ///
+    /// `reaped` is what init tells of the processes it has waited for; it is the kernel's word, not the job's.
+    /// [`Account::excess`] is set if the kernel ended it for its memory: then that is why it ended, whatever
+    /// else it looks like.
+    ///
+    /// # Errors
+    ///
+    /// [`WatchError`] if its disk or its cgroup cannot be read.
+    pub fn finish(self, reaped: ResourceUsage) -> Result<Account, WatchError> {
+        let wall = self.started.elapsed();
+        match self.source {
+            Source::Cgroup(watch) => watch.finish(wall),
+            Source::Sampling(sampling) => Ok(sampling.finish(wall, reaped)?),
+        }
+    }
+}
+
+/// A job whose processes are looked at.
+#[derive(Debug)]
+struct Sampling {
+    init_resident_max_bytes: Option<u64>,
+    tree: TreeReader,
+    sampler: Sampler,
+}
+
+impl Sampling {
+    /// One round of looking: until when nothing has to be done, or the limit that is reached.
+    fn round(&mut self, started: Instant) -> Result<Result<Duration, Excess>, TreeError> {
         if self.init_resident_max_bytes.is_none() {
             self.init_resident_max_bytes = Some(self.tree.init_resident_max()?);
         }
-        let mut step = self.sampler.wake(now);
+        let mut step = self.sampler.wake(started.elapsed());
         loop {
             let reading = match step {
                 Step::Read(Read::Sums) => Reading::Sums(self.tree.sums()?),
@@ -91,31 +173,21 @@ impl Watch {
                 Step::Read(Read::Exact(enough)) => Reading::Exact(self.tree.exact(enough)?),
                 Step::Read(Read::FilesMapped) => Reading::FilesMapped(self.tree.files_mapped()?),
                 Step::Read(Read::Descriptors) => Reading::Descriptors(self.tree.descriptors_max()?),
-                Step::Wait(until) => {
-                    self.next_look = until;
-                    return Ok(None);
-                }
-                Step::End(excess) => return Ok(Some(excess)),
+                Step::Wait(until) => return Ok(Ok(until)),
+                Step::End(excess) => return Ok(Err(excess)),
             };
-            step = self.sampler.take(self.started.elapsed(), reading);
+            step = self.sampler.take(started.elapsed(), reading);
         }
     }
 
-    /// The job's tree is dead, and its files are still there: what did it use?
-    ///
-    /// `reaped` is what init tells of the processes it has waited for; it is the kernel's word, not the job's.
-    ///
-    /// # Errors
-    ///
-    /// [`TreeError`] if its disk cannot be read.
-    pub fn finish(mut self, reaped: ResourceUsage) -> Result<Account, TreeError> {
+    fn finish(mut self, wall: Duration, reaped: ResourceUsage) -> Result<Account, TreeError> {
         if self.tree.disk()?.room == Room::Exhausted {
             self.sampler.hit(LimitName::Disk);
         }
         let mut sampled = self.sampler.sampled();
         sampled.init_resident_max_bytes = self.init_resident_max_bytes.unwrap_or(0);
         Ok(Account {
-            usage: sampled.usage(self.started.elapsed(), reaped),
+            usage: sampled.usage(wall, reaped),
             limits_hit: self.sampler.limits_hit().to_vec(),
             excess: None,
         })
