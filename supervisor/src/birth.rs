@@ -186,7 +186,7 @@ impl Nursery {
         ];
         let born = bear(&Birth {
             binary: self.binary.as_fd(),
-            arguments: &arguments.each_ref().map(|argument| argument.as_c_str()),
+            arguments: &arguments.each_ref().map(CString::as_c_str),
             environment: &[],
             descriptors: &descriptors,
             namespaces: Namespaces::WORKER,

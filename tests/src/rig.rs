@@ -19,14 +19,14 @@ use wpool::birth::{BinarySource, Newborn, Nursery, NurseryPlan, ProfilePlan};
 use wpool_protocol::frame::{self, Decoder};
 use wpool_protocol::id::{AttemptNumber, AttemptRef, Generation, JobId, SlotId, WorkerRef};
 use wpool_protocol::limits::{Limits, LimitsRequest};
-use wpool_protocol::outcome::OutputError;
+use wpool_protocol::outcome::{IsolationLevel, OutputError};
 use wpool_protocol::wire::{
     AttemptReport, FromWorker, Hello, InputBytes, InputHeader, InputTarget, IsolationPolicy,
     JobOrder, Ready, Stdio, Stream, ToWorker,
 };
 
 /// How long a test waits for anything.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Room for one stream.
 const STREAM_BYTES: u64 = 1 << 20;
@@ -60,6 +60,9 @@ pub struct Job {
     pub outputs: Vec<String>,
 }
 
+/// A file that was asked for: its name, and its content or why there is none.
+pub type BroughtOut = (Vec<u8>, Result<Vec<u8>, OutputError>);
+
 /// How a job went.
 #[derive(Debug)]
 pub struct Ran {
@@ -70,7 +73,7 @@ pub struct Ran {
     /// What is kept of descriptor 2.
     pub stderr: String,
     /// What came out, in the order it came.
-    pub files: Vec<(Vec<u8>, Result<Vec<u8>, OutputError>)>,
+    pub files: Vec<BroughtOut>,
 }
 
 impl Job {
@@ -132,14 +135,14 @@ impl Rig {
             cores: Vec::new(),
             binary: BinarySource::SealedCopy,
         })?;
-        let mut born = nursery.bear(WorkerRef {
+        let born = nursery.bear(WorkerRef {
             slot: SlotId(0),
             generation: Generation(1),
         })?;
         let mut rig = Self {
             pid: born.pid,
             ready: Ready {
-                level: Default::default(),
+                level: IsolationLevel::default(),
                 identity: nursery.identity(),
                 layers: Vec::new(),
             },
@@ -174,7 +177,7 @@ impl Rig {
 
     /// Waits for what the worker says next.
     pub fn hear(&mut self) -> anyhow::Result<FromWorker> {
-        let mut buffer = [0; 64 << 10];
+        let mut buffer = vec![0; 64 << 10];
         loop {
             if let Some(message) = self.decoder.message()? {
                 return Ok(message);
@@ -249,7 +252,7 @@ impl Rig {
 
     /// Waits for the end of the job that was sent last.
     pub fn finish(&mut self, job: &Job) -> anyhow::Result<Ran> {
-        let mut files: Vec<(Vec<u8>, Result<Vec<u8>, OutputError>)> = Vec::new();
+        let mut files: Vec<BroughtOut> = Vec::new();
         let report = loop {
             match self.hear()? {
                 FromWorker::Started(_) => {}

@@ -4,10 +4,10 @@
 //! would have given birth to (see `wpool_tests::rig`).
 
 mod boxes {
-    pub mod endings;
-    pub mod escapes;
-    pub mod leftovers;
-    pub mod streams;
+    pub(crate) mod endings;
+    pub(crate) mod escapes;
+    pub(crate) mod leftovers;
+    pub(crate) mod streams;
 }
 
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 
 /// A test: its name, and what it does.
-pub type Test = (&'static str, fn() -> anyhow::Result<()>);
+pub(crate) type Test = (&'static str, fn() -> anyhow::Result<()>);
 
 fn main() -> ExitCode {
     if std::env::args_os()

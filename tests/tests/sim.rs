@@ -16,7 +16,10 @@ const EVENTS_EACH: u64 = 2_000;
 /// Worlds of an ordinary run.
 const WORLDS: u64 = 150;
 
-#[expect(clippy::print_stdout, reason = "a failing world must say its seed first")]
+#[expect(
+    clippy::print_stdout,
+    reason = "a failing world must say its seed first"
+)]
 fn live_through(seed: u64, events: u64, sum: &mut Summary) {
     println!("seed {seed}, {events} events, {:?}", Knobs::of(seed));
     match sim::run(seed, events) {

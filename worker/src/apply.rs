@@ -98,18 +98,12 @@ fn carry_out(step: &Step, detached: &Detached) -> io::Result<()> {
             reach,
         } => set_attributes(&CString::new(at.as_str())?, *attributes, *reach)?,
         Step::AttachMount { index, at } => {
-            let tree = detached
-                .mounts
-                .get(*index)
-                .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+            let tree = detached.mounts.get(*index).ok_or(io::ErrorKind::NotFound)?;
             make_mount_point(tree.as_fd(), at)?;
             attach(tree.as_fd(), at)?;
         }
         Step::AttachFiles { at } => {
-            let files = detached
-                .files
-                .as_ref()
-                .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+            let files = detached.files.as_ref().ok_or(io::ErrorKind::NotFound)?;
             attach(files.as_fd(), at)?;
         }
         Step::MountProc { at } => {

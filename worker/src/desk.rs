@@ -19,7 +19,7 @@ use wpool_protocol::wire::{
     AttemptReport, Ending, FromWorker, InputBytes, InputTarget, JobOrder, ToWorker, Written,
 };
 
-use crate::capture::Store;
+use crate::capture::{Capture, Store};
 use crate::deliver::deliver;
 use crate::feed::Appetite;
 use crate::job_box::{self, JobBox, nothing_known};
@@ -143,7 +143,10 @@ impl Desk {
         };
         if let State::Boxed(mut boxed) = job.state {
             let laid = match input.target {
-                InputTarget::Stdin => boxed.feed_more(&input.bytes),
+                InputTarget::Stdin => {
+                    boxed.feed_more(&input.bytes);
+                    Ok(())
+                }
                 InputTarget::File(index) => boxed.lay_bytes(&job.order, index, &input.bytes),
             };
             job.state = match laid {
@@ -160,7 +163,7 @@ impl Desk {
             return Vec::new();
         };
         let run = &boxed.run;
-        let read = run.captures.iter().filter_map(|capture| capture.pipe());
+        let read = run.captures.iter().filter_map(Capture::pipe);
         let mut watched: Vec<_> = read
             .chain(run.reports())
             .map(|fd| (fd, PollFlags::POLLIN))

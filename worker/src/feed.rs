@@ -40,11 +40,6 @@ impl Feed {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Bytes to feed in all.
-    pub(crate) const fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// What to poll for writing.
     pub(crate) fn pipe(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()

@@ -101,14 +101,14 @@ pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<J
     let init = slot.single.fork(Namespaces::JOB, None, || {
         // While a writing end of a pipe is open here, nobody would see its end.
         drop(ours.take());
-        let Some((orders, reports, stdio)) = theirs.take() else {
+        let Some((orders, reports, descriptors)) = theirs.take() else {
             return 1;
         };
         init::run(Init {
             single: slot.single,
             orders,
             reports,
-            stdio,
+            stdio: descriptors,
             cgroup: None,
             steps,
             detached: &detached,
@@ -168,11 +168,11 @@ fn captured(store: &Store, output_bytes: u64) -> io::Result<JobPipes> {
         let capture = Capture::new(nonblocking(reader.into())?, stream, store, output_bytes);
         Ok::<_, io::Error>((OwnedFd::from(writer), capture))
     };
-    let (stdin, feed) = io::pipe()?;
+    let (input, feed) = io::pipe()?;
     let (stdout, capture_stdout) = output(Stream::Stdout)?;
     let (stderr, capture_stderr) = output(Stream::Stderr)?;
     Ok((
-        [stdin.into(), stdout, stderr],
+        [input.into(), stdout, stderr],
         Some(Feed::new(nonblocking(feed.into())?, Vec::new())),
         vec![capture_stdout, capture_stderr],
     ))
@@ -190,11 +190,10 @@ fn inherited(slot: &Slot) -> io::Result<JobPipes> {
 
 impl JobBox {
     /// More bytes of the job's standard input.
-    pub(crate) fn feed_more(&mut self, bytes: &[u8]) -> Result<(), Ending> {
+    pub(crate) fn feed_more(&mut self, bytes: &[u8]) {
         if let Some(feed) = &mut self.run.stdin {
             feed.extend(bytes);
         }
-        Ok(())
     }
 
     /// More bytes of the input with this index; inputs come in order.

@@ -32,10 +32,10 @@ use crate::rlimits;
 use crate::seccomp::{self, Accounting};
 
 /// The uid and gid of every job, inside.
-pub const JOB_ID: u32 = 1000;
+pub(crate) const JOB_ID: u32 = 1000;
 
 /// Where programs are looked up if the job names no `PATH`.
-pub const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// The first descriptor that no program expects.
 const FIRST_EXTRA: u32 = 3;
@@ -187,10 +187,10 @@ fn carry_out(
 }
 
 fn arrange_descriptors(stdio: &[OwnedFd; 3]) -> io::Result<()> {
-    let [stdin, stdout, stderr] = stdio;
-    rustix::stdio::dup2_stdin(stdin)?;
-    rustix::stdio::dup2_stdout(stdout)?;
-    rustix::stdio::dup2_stderr(stderr)?;
+    let [input, output, errors] = stdio;
+    rustix::stdio::dup2_stdin(input)?;
+    rustix::stdio::dup2_stdout(output)?;
+    rustix::stdio::dup2_stderr(errors)?;
     descriptor::close_on_exec_from(FIRST_EXTRA)
 }
 

@@ -33,6 +33,9 @@ pub const COMMANDS: u32 = 3;
 pub const REPLIES: u32 = 4;
 /// The output store.
 pub const STORE: u32 = 5;
+/// Bytes that a pipe holds where nobody has asked for more (pipe(7)).
+const PIPE_LEN: usize = 64 << 10;
+
 /// The first descriptor that [`Setup`] may name.
 pub const FIRST_NAMED: u32 = 6;
 
@@ -54,6 +57,7 @@ pub fn main() -> ExitCode {
         commands: File::from(commands),
         decoder: Decoder::default(),
         replies: File::from(replies),
+        buffer: vec![0; PIPE_LEN],
     };
     match live(&mut link, File::from(store)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -104,6 +108,8 @@ pub(crate) struct Link {
     commands: File,
     decoder: Decoder,
     replies: File,
+    /// What one read may bring: what a pipe holds.
+    buffer: Vec<u8>,
 }
 
 impl Link {
@@ -128,9 +134,9 @@ impl Link {
 
     /// Reads once; whether anything came.
     fn receive(&mut self) -> io::Result<bool> {
-        let mut buffer = [0u8; 64 << 10];
-        let len = self.commands.read(&mut buffer)?;
-        self.decoder.extend(buffer.get(..len).unwrap_or_default());
+        let len = self.commands.read(&mut self.buffer)?;
+        self.decoder
+            .extend(self.buffer.get(..len).unwrap_or_default());
         Ok(len > 0)
     }
 }

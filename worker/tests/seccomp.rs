@@ -177,7 +177,7 @@ fn trials(table: &Table) -> Vec<Trial> {
         )
         .chain([
             trial("a call of the future", 999, &[]),
-            trial("getpid of x32", 0x4000_0000 | 39, &[]),
+            trial("getpid of x32", 0x4000_0000 | 0x27, &[]),
             trial("no call at all", u32::MAX, &[]),
             Trial {
                 label: "getpid of i386".into(),

@@ -10,7 +10,7 @@ use wpool_tests::rig::{Job, Rig};
 
 use crate::Test;
 
-pub const TESTS: &[Test] = &[
+pub(crate) const TESTS: &[Test] = &[
     ("an_exit_code_is_told", an_exit_code_is_told),
     ("a_signal_is_told", a_signal_is_told),
     ("a_missing_program_is_told", a_missing_program_is_told),

@@ -8,7 +8,7 @@ use wpool_tests::rig::{Job, Rig};
 
 use crate::Test;
 
-pub const TESTS: &[Test] = &[
+pub(crate) const TESTS: &[Test] = &[
     (
         "secrets_of_the_host_cannot_be_read",
         secrets_of_the_host_cannot_be_read,

@@ -8,7 +8,7 @@ use wpool_tests::rig::{Job, Rig};
 
 use crate::Test;
 
-pub const TESTS: &[Test] = &[
+pub(crate) const TESTS: &[Test] = &[
     (
         "background_processes_end_with_their_job",
         background_processes_end_with_their_job,

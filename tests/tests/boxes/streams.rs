@@ -9,7 +9,7 @@ use wpool_tests::rig::{Job, Rig};
 
 use crate::Test;
 
-pub const TESTS: &[Test] = &[
+pub(crate) const TESTS: &[Test] = &[
     ("streams_are_kept_apart", streams_are_kept_apart),
     ("a_large_input_is_fed_whole", a_large_input_is_fed_whole),
     (

@@ -66,10 +66,15 @@ mod tests {
             masked: vec!["kcore".into(), "keys".into()],
             ..Layout::default()
         };
-        let text: String = plan(&layout, "/profiles/0")
+        let steps = plan(&layout, "/profiles/0");
+        let text = steps
             .iter()
-            .map(|step| format!("{step}\n"))
-            .collect();
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(
+                "
+",
+            );
         insta::assert_snapshot!(text);
     }
 }

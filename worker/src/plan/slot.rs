@@ -232,7 +232,14 @@ mod tests {
     use super::*;
 
     fn text(steps: &[Step]) -> String {
-        steps.iter().map(|step| format!("{step}\n")).collect()
+        steps
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(
+                "
+",
+            )
     }
 
     #[test]
