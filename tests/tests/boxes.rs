@@ -12,10 +12,7 @@ mod boxes {
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Trial};
-
-/// A test: its name, and what it does.
-pub(crate) type Test = (&'static str, fn() -> anyhow::Result<()>);
+use wpool_tests::trial;
 
 fn main() -> ExitCode {
     if std::env::args_os()
@@ -24,20 +21,10 @@ fn main() -> ExitCode {
     {
         return wpool_worker::main();
     }
-    let tests = [
+    trial::run([
         boxes::endings::TESTS,
         boxes::escapes::TESTS,
         boxes::leftovers::TESTS,
         boxes::streams::TESTS,
-    ];
-    let trials = tests
-        .into_iter()
-        .flatten()
-        .map(|&(name, test)| {
-            Trial::test(name, move || {
-                test().map_err(|error| format!("{error:?}").into())
-            })
-        })
-        .collect();
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    ])
 }

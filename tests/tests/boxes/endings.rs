@@ -7,33 +7,21 @@ use wpool_protocol::limits::LimitName;
 use wpool_protocol::quantity::{ByteSize, Millis};
 use wpool_protocol::wire::{Ending, ToWorker};
 use wpool_tests::rig::{Job, Rig};
-
-use crate::Test;
+use wpool_tests::test;
+use wpool_tests::trial::Test;
 
 pub(crate) const TESTS: &[Test] = &[
-    ("an_exit_code_is_told", an_exit_code_is_told),
-    ("a_signal_is_told", a_signal_is_told),
-    ("a_missing_program_is_told", a_missing_program_is_told),
-    ("the_wall_time_ends_a_job", the_wall_time_ends_a_job),
-    ("grace_lets_a_job_clean_up", grace_lets_a_job_clean_up),
-    (
-        "cpu_time_of_the_tree_is_limited",
-        cpu_time_of_the_tree_is_limited,
-    ),
-    (
-        "memory_of_the_tree_is_limited",
-        memory_of_the_tree_is_limited,
-    ),
-    ("an_idle_job_is_ended", an_idle_job_is_ended),
-    (
-        "a_file_may_not_grow_above_its_limit",
-        a_file_may_not_grow_above_its_limit,
-    ),
-    ("a_stopped_job_is_stopped", a_stopped_job_is_stopped),
-    (
-        "an_init_killed_from_outside_ends_the_job",
-        an_init_killed_from_outside_ends_the_job,
-    ),
+    test!(an_exit_code_is_told),
+    test!(a_signal_is_told, "python3"),
+    test!(a_missing_program_is_told),
+    test!(the_wall_time_ends_a_job),
+    test!(grace_lets_a_job_clean_up),
+    test!(cpu_time_of_the_tree_is_limited),
+    test!(memory_of_the_tree_is_limited, "python3"),
+    test!(an_idle_job_is_ended),
+    test!(a_file_may_not_grow_above_its_limit),
+    test!(a_stopped_job_is_stopped),
+    test!(an_init_killed_from_outside_ends_the_job),
 ];
 
 fn an_exit_code_is_told() -> anyhow::Result<()> {

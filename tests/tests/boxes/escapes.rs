@@ -5,51 +5,21 @@
 use anyhow::ensure;
 use wpool_protocol::wire::Ending;
 use wpool_tests::rig::{Job, Rig};
-
-use crate::Test;
+use wpool_tests::test;
+use wpool_tests::trial::Test;
 
 pub(crate) const TESTS: &[Test] = &[
-    (
-        "secrets_of_the_host_cannot_be_read",
-        secrets_of_the_host_cannot_be_read,
-    ),
-    (
-        "host_processes_cannot_be_seen",
-        host_processes_cannot_be_seen,
-    ),
-    ("nothing_can_be_connected_to", nothing_can_be_connected_to),
-    (
-        "sharp_system_calls_are_refused",
-        sharp_system_calls_are_refused,
-    ),
-    (
-        "capabilities_cannot_be_gained",
-        capabilities_cannot_be_gained,
-    ),
-    (
-        "nothing_can_be_written_outside_three_places",
-        nothing_can_be_written_outside_three_places,
-    ),
-    (
-        "only_three_descriptors_are_inherited",
-        only_three_descriptors_are_inherited,
-    ),
-    (
-        "the_binary_cannot_be_overwritten",
-        the_binary_cannot_be_overwritten,
-    ),
-    (
-        "a_terminal_cannot_be_typed_into",
-        a_terminal_cannot_be_typed_into,
-    ),
-    (
-        "init_and_worker_cannot_be_disturbed",
-        init_and_worker_cannot_be_disturbed,
-    ),
-    (
-        "a_job_has_ids_that_are_not_root",
-        a_job_has_ids_that_are_not_root,
-    ),
+    test!(secrets_of_the_host_cannot_be_read, "python3"),
+    test!(host_processes_cannot_be_seen, "python3"),
+    test!(nothing_can_be_connected_to, "python3"),
+    test!(sharp_system_calls_are_refused, "python3"),
+    test!(capabilities_cannot_be_gained, "python3"),
+    test!(nothing_can_be_written_outside_three_places, "python3"),
+    test!(only_three_descriptors_are_inherited, "python3"),
+    test!(the_binary_cannot_be_overwritten, "python3"),
+    test!(a_terminal_cannot_be_typed_into, "python3"),
+    test!(init_and_worker_cannot_be_disturbed, "python3"),
+    test!(a_job_has_ids_that_are_not_root),
 ];
 
 /// The prelude of the programs: `call` makes a raw system call and gives its result and errno.

@@ -5,39 +5,18 @@ use wpool_protocol::limits::LimitName;
 use wpool_protocol::quantity::{ByteSize, Millis};
 use wpool_protocol::wire::Ending;
 use wpool_tests::rig::{Job, Rig};
-
-use crate::Test;
+use wpool_tests::test;
+use wpool_tests::trial::Test;
 
 pub(crate) const TESTS: &[Test] = &[
-    (
-        "background_processes_end_with_their_job",
-        background_processes_end_with_their_job,
-    ),
-    (
-        "a_fork_bomb_ends_with_nothing_left",
-        a_fork_bomb_ends_with_nothing_left,
-    ),
-    (
-        "a_fork_chain_ends_with_nothing_left",
-        a_fork_chain_ends_with_nothing_left,
-    ),
-    (
-        "files_of_a_job_are_gone_for_the_next",
-        files_of_a_job_are_gone_for_the_next,
-    ),
-    (
-        "a_full_disk_is_an_errno_and_is_told",
-        a_full_disk_is_an_errno_and_is_told,
-    ),
-    (
-        "ipc_objects_of_a_job_are_gone_for_the_next",
-        ipc_objects_of_a_job_are_gone_for_the_next,
-    ),
-    (
-        "ports_of_a_job_are_free_for_the_next",
-        ports_of_a_job_are_free_for_the_next,
-    ),
-    ("a_worker_does_not_grow", a_worker_does_not_grow),
+    test!(background_processes_end_with_their_job),
+    test!(a_fork_bomb_ends_with_nothing_left, "python3"),
+    test!(a_fork_chain_ends_with_nothing_left, "python3"),
+    test!(files_of_a_job_are_gone_for_the_next),
+    test!(a_full_disk_is_an_errno_and_is_told),
+    test!(ipc_objects_of_a_job_are_gone_for_the_next, "python3"),
+    test!(ports_of_a_job_are_free_for_the_next, "python3"),
+    test!(a_worker_does_not_grow),
 ];
 
 /// Only the worker itself is there.

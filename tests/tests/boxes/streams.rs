@@ -6,25 +6,16 @@ use wpool_protocol::outcome::OutputError;
 use wpool_protocol::quantity::ByteSize;
 use wpool_protocol::wire::Ending;
 use wpool_tests::rig::{Job, Rig};
-
-use crate::Test;
+use wpool_tests::test;
+use wpool_tests::trial::Test;
 
 pub(crate) const TESTS: &[Test] = &[
-    ("streams_are_kept_apart", streams_are_kept_apart),
-    ("a_large_input_is_fed_whole", a_large_input_is_fed_whole),
-    (
-        "ten_gigabytes_of_output_leave_memory_flat",
-        ten_gigabytes_of_output_leave_memory_flat,
-    ),
-    ("files_go_in_and_come_out", files_go_in_and_come_out),
-    (
-        "inputs_that_do_not_fit_are_a_limit",
-        inputs_that_do_not_fit_are_a_limit,
-    ),
-    (
-        "outputs_that_cannot_be_delivered_say_why",
-        outputs_that_cannot_be_delivered_say_why,
-    ),
+    test!(streams_are_kept_apart),
+    test!(a_large_input_is_fed_whole),
+    test!(ten_gigabytes_of_output_leave_memory_flat),
+    test!(files_go_in_and_come_out),
+    test!(inputs_that_do_not_fit_are_a_limit),
+    test!(outputs_that_cannot_be_delivered_say_why),
 ];
 
 fn streams_are_kept_apart() -> anyhow::Result<()> {

@@ -1,0 +1,69 @@
+//! Tests that say what they need of the host, and are skipped with that reason where it is not there.
+//!
+//! # Invariants
+//!
+//! - A test is skipped only for something that is named, and that the host lacks; the runner counts it as ignored.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+/// A test.
+#[derive(Clone, Copy, Debug)]
+pub struct Test {
+    /// Its name: a sentence.
+    pub name: &'static str,
+    /// Programs that it needs, or `root`, or `not root`.
+    pub needs: &'static [&'static str],
+    /// What it does.
+    pub body: fn() -> anyhow::Result<()>,
+}
+
+/// Names a function as a test, with what it needs: `test!(a_sentence, "python3", "gcc")`.
+#[macro_export]
+macro_rules! test {
+    ($body:ident $(, $need:literal)*) => {
+        $crate::trial::Test {
+            name: stringify!($body),
+            needs: &[$($need),*],
+            body: $body,
+        }
+    };
+}
+
+/// Runs tests as `cargo test` expects.
+pub fn run<'a>(tests: impl IntoIterator<Item = &'a [Test]>) -> ExitCode {
+    let trials = tests
+        .into_iter()
+        .flatten()
+        .map(|test| {
+            let Test { name, needs, body } = *test;
+            Trial::ignorable_test(name, move || match missing(needs) {
+                Some(reason) => Ok(Completion::ignored_with(reason)),
+                None => match body() {
+                    Ok(()) => Ok(Completion::Completed),
+                    Err(error) => Err(Failed::from(format!("{error:?}"))),
+                },
+            })
+        })
+        .collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// What of `needs` the host lacks, in words.
+fn missing(needs: &[&str]) -> Option<String> {
+    let root = nix::unistd::geteuid().is_root();
+    needs.iter().find_map(|&need| match need {
+        "root" => (!root).then(|| "it must be run as root".to_owned()),
+        "not root" => root.then(|| "it must be run as an ordinary user".to_owned()),
+        program => (!is_installed(program)).then(|| format!("{program} is not in /usr/bin")),
+    })
+}
+
+/// Whether a program is where jobs see it.
+fn is_installed(program: &str) -> bool {
+    ["/usr/bin", "/usr/local/bin", "/bin"]
+        .iter()
+        .any(|directory| Path::new(directory).join(program).exists())
+}
