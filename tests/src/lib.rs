@@ -3,3 +3,4 @@
 pub mod rig;
 pub mod sim;
 pub mod trial;
+pub mod wpool;

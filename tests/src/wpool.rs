@@ -1,0 +1,411 @@
+//! The `wpool` program from the outside: commands as a user types them, and a daemon of one's own.
+//!
+//! # Invariants
+//!
+//! - The program is the one that this checkout builds; `WPOOL_BIN` names another (what a package has installed).
+//! - A daemon is waited for by its own word (`/readyz`), and when it is dropped it is killed, and nothing of it may be left.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// How long a test waits for anything; no claim of speed.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Where the program is; built first, if it is this checkout's.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| match std::env::var_os("WPOOL_BIN") {
+        Some(path) => path.into(),
+        None => build().unwrap_or_else(|error| panic!("wpool cannot be built: {error:?}")),
+    })
+}
+
+fn build() -> anyhow::Result<PathBuf> {
+    // target/PROFILE/deps/this-test
+    let test = std::env::current_exe()?;
+    let profile = test.ancestors().nth(2).context("no profile folder")?;
+    let mut build = program(env!("CARGO"));
+    build.args(["build", "--offline", "--package", "wpool", "--bin", "wpool"]);
+    if profile.ends_with("release") {
+        build.arg("--release");
+    }
+    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).output()?;
+    let said = String::from_utf8_lossy(&built.stderr);
+    ensure!(built.status.success(), "{said}");
+    Ok(profile.join("wpool"))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests start programs as users do"
+)]
+fn program(path: impl AsRef<OsStr>) -> Command {
+    Command::new(path)
+}
+
+/// `wpool` with nothing of this process' environment but what every shell has.
+pub fn wpool<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Command {
+    let mut command = program(binary());
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .stdin(Stdio::null());
+    command
+}
+
+/// How a command went.
+#[derive(Debug)]
+pub struct Said {
+    /// Its exit code; 128 + n for signal n.
+    pub code: i32,
+    /// Descriptor 1.
+    pub stdout: String,
+    /// Descriptor 2.
+    pub stderr: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        use std::os::unix::process::ExitStatusExt as _;
+
+        let code = output.status.code();
+        Self {
+            code: code.unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0)),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Said {
+    /// What was written to descriptor 1, as JSON.
+    pub fn json(&self) -> anyhow::Result<Value> {
+        serde_json::from_str(&self.stdout).with_context(|| format!("{self:?}"))
+    }
+}
+
+/// Runs `wpool` with these arguments to its end.
+pub fn run<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> anyhow::Result<Said> {
+    Ok(wpool(arguments).output()?.into())
+}
+
+/// A daemon of the test's own.
+#[derive(Debug)]
+pub struct Daemon {
+    process: Child,
+    directory: tempfile::TempDir,
+    said: PathBuf,
+}
+
+impl Daemon {
+    /// Starts a daemon with so many workers.
+    pub fn start(workers: u16) -> anyhow::Result<Self> {
+        Self::start_with(workers, "")
+    }
+
+    /// Starts a daemon with this config, too.
+    pub fn start_with(workers: u16, config: &str) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        fs::write(directory.path().join("wpool.toml"), config)?;
+        Self::start_in(directory, workers)
+    }
+
+    fn start_in(directory: tempfile::TempDir, workers: u16) -> anyhow::Result<Self> {
+        let said = directory.path().join("said");
+        let process = Self::command(directory.path(), workers)
+            .stderr(fs::File::create(&said)?)
+            .spawn()?;
+        let mut daemon = Self {
+            process,
+            directory,
+            said,
+        };
+        daemon.wait_until("it is ready", |daemon| {
+            if let Some(status) = daemon.process.try_wait()? {
+                anyhow::bail!("the daemon exited with {status}: {}", daemon.said()?);
+            }
+            Ok(daemon
+                .get("/readyz")
+                .is_ok_and(|answer| answer.status == 200))
+        })?;
+        Ok(daemon)
+    }
+
+    /// The command that starts a daemon in `directory`.
+    pub fn command(directory: &Path, workers: u16) -> Command {
+        let mut command = wpool(["serve", "--config"]);
+        command
+            .arg(directory.join("wpool.toml"))
+            .arg("--socket")
+            .arg(directory.join("control.sock"))
+            .args(["--workers", &workers.to_string()])
+            .stdout(Stdio::null());
+        command
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Its control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("control.sock")
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.process.id()).unwrap_or(-1))
+    }
+
+    /// What it has logged.
+    pub fn said(&self) -> anyhow::Result<String> {
+        Ok(fs::read_to_string(&self.said)?)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(kill(self.pid(), signal)?)
+    }
+
+    /// Waits until it has exited, and gives its exit code (128 + n for signal n).
+    pub fn wait(&mut self) -> anyhow::Result<i32> {
+        use std::os::unix::process::ExitStatusExt as _;
+
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.process.try_wait()? {
+                return Ok(status.code().unwrap_or(128 + status.signal().unwrap_or(0)));
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "the daemon does not exit: {}",
+                self.said()?
+            );
+            pause();
+        }
+    }
+
+    /// Runs a client command against it.
+    pub fn wpool<I: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = I>,
+    ) -> anyhow::Result<Said> {
+        Ok(self.client(arguments).output()?.into())
+    }
+
+    /// A client command against it.
+    pub fn client<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Command {
+        let mut command = wpool(arguments);
+        command.env("WPOOL_SOCKET", self.socket());
+        command
+    }
+
+    /// A new connection to it.
+    pub fn connect(&self) -> anyhow::Result<UnixStream> {
+        let stream = UnixStream::connect(self.socket())?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    }
+
+    /// `GET path`.
+    pub fn get(&self, path: &str) -> anyhow::Result<Answer> {
+        self.ask("GET", path, None)
+    }
+
+    /// `POST path` with this body.
+    pub fn post(&self, path: &str, body: &Value) -> anyhow::Result<Answer> {
+        self.ask("POST", path, Some(body.to_string().as_bytes()))
+    }
+
+    /// A request with a connection of its own.
+    pub fn ask(&self, method: &str, path: &str, body: Option<&[u8]>) -> anyhow::Result<Answer> {
+        let mut stream = self.connect()?;
+        let body = body.unwrap_or_default();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: wpool\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        )?;
+        stream.write_all(body)?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Answer::parse(&answer)
+    }
+
+    /// Its status.
+    pub fn status(&self) -> anyhow::Result<Value> {
+        self.get("/v1/status")?.json()
+    }
+
+    /// Submits a job and waits for its outcome.
+    pub fn outcome_of(&self, job: &Value) -> anyhow::Result<Value> {
+        let answer = self.post("/v1/jobs?wait=60s", job)?;
+        ensure!(answer.status == 200, "{answer:?}");
+        answer.json()
+    }
+
+    /// The pids of its workers, by slot, as its status tells them.
+    pub fn workers(&self) -> anyhow::Result<Vec<Pid>> {
+        let status = self.status()?;
+        let workers = status["workers"].as_array().context("no workers")?;
+        let pids = workers.iter().filter_map(|worker| worker["pid"].as_i64());
+        Ok(pids
+            .filter_map(|pid| i32::try_from(pid).ok())
+            .map(Pid::from_raw)
+            .collect())
+    }
+
+    /// Waits until `holds`.
+    pub fn wait_until(
+        &mut self,
+        what: &str,
+        mut holds: impl FnMut(&mut Self) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds(self)? {
+            ensure!(
+                Instant::now() < deadline,
+                "not so after {PATIENCE:?}: {what}; {}",
+                self.said()?
+            );
+            pause();
+        }
+        Ok(())
+    }
+
+    /// All processes below the daemon.
+    pub fn descendants(&self) -> anyhow::Result<Vec<u32>> {
+        descendants(self.process.id())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let below = self.descendants().unwrap_or_default();
+        // It may have exited already.
+        drop(self.process.kill());
+        drop(self.process.wait());
+        let left = below
+            .iter()
+            .filter(|pid| is_alive(**pid))
+            .collect::<Vec<_>>();
+        let gone = wait_for(|| left.iter().all(|pid| !is_alive(**pid)));
+        assert!(gone || std::thread::panicking(), "left behind: {left:?}");
+    }
+}
+
+/// All processes below `pid`.
+pub fn descendants(pid: u32) -> anyhow::Result<Vec<u32>> {
+    let mut tree = vec![pid];
+    let mut at = 0;
+    while let Some(pid) = tree.get(at) {
+        for task in fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten()
+        {
+            let children = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+            for child in children.split_whitespace() {
+                tree.push(child.parse()?);
+            }
+        }
+        at += 1;
+    }
+    tree.remove(0);
+    Ok(tree)
+}
+
+/// Whether a process is there and no zombie.
+pub fn is_alive(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        stat.rsplit(") ")
+            .next()
+            .is_some_and(|rest| !rest.starts_with(['Z', 'X']))
+    })
+}
+
+/// Whether something becomes true in time.
+pub fn wait_for(mut holds: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        pause();
+    }
+    true
+}
+
+/// Lets a moment pass between two looks at something that tells nobody when it changes.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the condition that is waited for decides, not this"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(5));
+}
+
+/// An answer to a request.
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The head, as it came.
+    pub head: String,
+    /// The body, without its transfer coding.
+    pub body: String,
+}
+
+impl Answer {
+    fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
+        let text = String::from_utf8_lossy(bytes);
+        let (head, body) = text
+            .split_once("\r\n\r\n")
+            .with_context(|| format!("no answer: {text:?}"))?;
+        let status = head.split(' ').nth(1).context("no status")?.parse()?;
+        let chunked = head
+            .to_ascii_lowercase()
+            .contains("transfer-encoding: chunked");
+        Ok(Self {
+            status,
+            body: if chunked {
+                unchunk(body)?
+            } else {
+                body.to_owned()
+            },
+            head: head.to_owned(),
+        })
+    }
+
+    /// The body, as JSON.
+    pub fn json(&self) -> anyhow::Result<Value> {
+        serde_json::from_str(&self.body).with_context(|| format!("{self:?}"))
+    }
+}
+
+fn unchunk(mut body: &str) -> anyhow::Result<String> {
+    let mut whole = String::new();
+    while let Some((len, rest)) = body.split_once("\r\n") {
+        let len = usize::from_str_radix(len.trim(), 16)?;
+        let (chunk, rest) = rest.split_at_checked(len).context("a chunk is cut")?;
+        whole.push_str(chunk);
+        body = rest.trim_start_matches("\r\n");
+        if len == 0 {
+            break;
+        }
+    }
+    Ok(whole)
+}
