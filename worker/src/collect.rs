@@ -32,6 +32,7 @@ use wpool_protocol::outcome::OutputError;
 use wpool_protocol::path::BoxPath;
 
 use self::pattern::Asked;
+pub use self::pattern::glob;
 use self::walk::{Verdict, walk};
 use crate::beneath;
 

@@ -8,7 +8,17 @@
 //!
 //! - Names are bytes: a pattern meets them as they are, UTF-8 or not.
 
-use globset::{Candidate, GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::{Candidate, Glob, GlobBuilder, GlobSet, GlobSetBuilder};
+
+/// The pattern that `output` is; `None` where it is a name.
+///
+/// Public for the one who has to tell, of a file that came out, which output asked for it.
+pub fn glob(output: &str) -> Option<Glob> {
+    output
+        .contains(['*', '?', '[', '\\'])
+        .then(|| without_braces(output))
+        .and_then(|text| GlobBuilder::new(&text).literal_separator(true).build().ok())
+}
 
 /// The patterns of a job, and which of them something can be said about.
 #[derive(Debug)]
@@ -46,11 +56,7 @@ impl Asked {
         let mut texts = Vec::new();
         let mut builder = GlobSetBuilder::new();
         for output in outputs {
-            let glob = output
-                .contains(['*', '?', '[', '\\'])
-                .then(|| without_braces(output))
-                .and_then(|text| GlobBuilder::new(&text).literal_separator(true).build().ok());
-            match glob {
+            match glob(output) {
                 None => names.push(output.clone()),
                 Some(glob) => {
                     builder.add(glob);
