@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
-use globset::{GlobBuilder, GlobMatcher};
+use globset::GlobMatcher;
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, mkdirat, openat, renameat, statat, unlinkat,
 };
@@ -34,8 +34,8 @@ use super::screen::Screen;
 pub(crate) struct OutSpec {
     /// A name in the box, or a pattern.
     pub(crate) pattern: String,
-    /// What it matches.
-    matcher: GlobMatcher,
+    /// What it matches, if it is a pattern.
+    matcher: Option<GlobMatcher>,
     /// Where it goes.
     to: Destination,
 }
@@ -52,10 +52,6 @@ enum Destination {
     Stdout,
 }
 
-fn is_pattern(text: &str) -> bool {
-    text.contains(['*', '?', '['])
-}
-
 impl OutSpec {
     /// Takes the argument apart and sees whether it can be done.
     pub(crate) fn parse(text: OsString) -> Result<Self, String> {
@@ -68,13 +64,10 @@ impl OutSpec {
         pattern
             .parse::<BoxPath>()
             .map_err(|error| error.to_string())?;
-        let matcher = GlobBuilder::new(&pattern)
-            .literal_separator(true)
-            .build()
-            .map_err(|error| format!("{}: {}", "it is no pattern", error.kind()))?
-            .compile_matcher();
+        // As the worker understands it.
+        let matcher = wpool_worker::collect::glob(&pattern).map(|glob| glob.compile_matcher());
         let to = match to {
-            None if pattern.starts_with(['*', '?', '[']) => {
+            None if matcher.is_some() && pattern.starts_with(['*', '?', '[', '\\']) => {
                 return Err(format!(
                     "it could replace any file here: name a directory, like `{pattern}:results`"
                 ));
@@ -85,7 +78,7 @@ impl OutSpec {
             }
             Some(path) if path == "-" => Destination::Stdout,
             Some(path)
-                if is_pattern(&pattern)
+                if matcher.is_some()
                     || path.as_bytes().ends_with(b"/")
                     || Path::new(&path).is_dir() =>
             {
@@ -101,7 +94,10 @@ impl OutSpec {
     }
 
     fn matches(&self, name: &str) -> bool {
-        self.pattern == name || self.matcher.is_match(name)
+        match &self.matcher {
+            Some(matcher) => matcher.is_match(name),
+            None => self.pattern == name,
+        }
     }
 }
 
