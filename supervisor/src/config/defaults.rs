@@ -1,0 +1,28 @@
+//! What holds where nothing is said.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use wpool_pool::settings::Settings;
+use wpool_protocol::limits::Limits;
+use wpool_protocol::wire::IsolationPolicy;
+
+use super::{Config, DEFAULT_PROFILE, HttpBounds, LogSettings, Profile, Retention};
+
+impl Config {
+    /// What holds where nothing is said, with so many workers.
+    pub fn default_for(workers: u16) -> Self {
+        Self {
+            pool: Settings::default_for(workers),
+            grace: Duration::from_secs(20),
+            attempts_max: 3,
+            isolation: IsolationPolicy::Required,
+            retention: Retention::default(),
+            http: HttpBounds::default(),
+            log: LogSettings::default(),
+            profiles: BTreeMap::from([(DEFAULT_PROFILE.to_owned(), Profile::default())]),
+            limits: Limits::DEFAULT,
+            ceilings: Limits::CEILING,
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What a changed config may change while the daemon runs.
+//!
+//! # Invariants
+//!
+//! - The config that comes out can be worked by with the workers and the socket that there are.
+
+use super::Config;
+
+/// The outcome of reading the config again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reload {
+    /// The config that holds from now on.
+    pub config: Config,
+    /// The keys that have changed and keep their old value until a restart.
+    pub need_restart: Vec<String>,
+}
+
+impl Config {
+    /// Takes over of `new` what can be changed while the daemon runs.
+    pub fn reloaded(&self, mut new: Self) -> Reload {
+        let mut need_restart = Vec::new();
+        let mut keep = |key: &str, differs: bool| {
+            if differs {
+                need_restart.push(key.to_owned());
+            }
+        };
+        keep("pool.workers", self.pool.slots != new.pool.slots);
+        keep("pool.isolation", self.isolation != new.isolation);
+        keep("http.group", self.http.group != new.http.group);
+        keep("log.level", self.log.level != new.log.level);
+        keep("log.format", self.log.format != new.log.format);
+        new.pool.slots = self.pool.slots;
+        new.isolation = self.isolation;
+        new.http.group.clone_from(&self.http.group);
+        new.log = self.log;
+        // What workers were told at their birth: names and mounts of profiles, room for output.
+        for (name, old) in &self.profiles {
+            match new.profiles.get_mut(name) {
+                None => {
+                    keep(&format!("profile.{name}"), true);
+                    new.profiles.insert(name.clone(), old.clone());
+                }
+                Some(profile) => {
+                    keep(
+                        &format!("profile.{name}.mounts"),
+                        profile.mounts != old.mounts,
+                    );
+                    profile.mounts.clone_from(&old.mounts);
+                }
+            }
+        }
+        new.profiles.retain(|name, _| {
+            let is_known = self.profiles.contains_key(name);
+            keep(&format!("profile.{name}"), !is_known);
+            is_known
+        });
+        if new.output_bytes_max() > self.output_bytes_max() {
+            keep("ceilings.output_bytes", true);
+            new.ceilings.output_bytes = self.ceilings.output_bytes;
+            for (name, profile) in &mut new.profiles {
+                if let Some(old) = self.profiles.get(name) {
+                    profile.own_ceilings.output_bytes = old.own_ceilings.output_bytes;
+                }
+            }
+        }
+        Reload {
+            config: new,
+            need_restart,
+        }
+    }
+}
