@@ -17,6 +17,7 @@
 //! - Whatever happens, no process of the run outlives it: the worker is killed by its pidfd when the [`worker::Worker`] is dropped.
 //! - The first interruption asks for the job's end, the second does not ask.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -28,7 +29,9 @@ use wpool_protocol::job::JobRequest;
 use wpool_protocol::limits::{Limits, ResolveError};
 use wpool_protocol::outcome::Outcome;
 use wpool_protocol::timestamp::Timestamp;
-use wpool_protocol::wire::{AttemptReport, Ending, FromWorker, Ready, Refused, Stdio, ToWorker};
+use wpool_protocol::wire::{
+    AttemptReport, Ending, FromWorker, IsolationPolicy, Ready, Refused, Stdio, ToWorker,
+};
 
 pub mod dialogue;
 mod ending;
@@ -38,6 +41,7 @@ mod order;
 mod outputs;
 pub mod worker;
 
+use crate::config::{Config, DEFAULT_PROFILE, Profile};
 use dialogue::{Dialogue, DialogueError, Event};
 use interruption::Interruptions;
 use outputs::Outputs;
@@ -54,8 +58,10 @@ const RETIRE_PATIENCE: Duration = Duration::from_secs(1);
 pub struct ForegroundRun {
     /// What to run. Its standard input counts only in [`Mode::Captured`].
     pub request: JobRequest,
-    /// What is visible, read-only, beside the system directories: the absolute path outside, and the one inside.
-    pub read_only: Vec<(PathBuf, PathBuf)>,
+    /// What is visible, read-only, beside what its profile shows: the absolute path outside, and the one inside.
+    pub read_only: Vec<(PathBuf, String)>,
+    /// What the operator decided: profiles, limits, ceilings, isolation.
+    pub config: Config,
     /// What becomes of its streams.
     pub mode: Mode,
 }
@@ -88,6 +94,16 @@ pub enum RunEnd {
 /// A run that failed through no fault of the job's.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// A profile that the config does not have.
+    #[error(
+        "profile `{name}` is not in the config, which has {known}: name one of them, or add it"
+    )]
+    Profile {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
     /// A limit that cannot be granted.
     #[error(transparent)]
     Limits(#[from] ResolveError),
@@ -140,10 +156,11 @@ impl From<Refused> for RunError {
 ///
 /// [`RunError`] if wpool failed; how the job ended is never an error.
 pub fn run(run: ForegroundRun) -> Result<RunEnd, RunError> {
-    let limits = run
-        .request
-        .limits
-        .resolve(&Limits::DEFAULT, &Limits::CEILING)?;
+    let profile = profile_of(&run)?.clone();
+    let limits = run.request.limits.resolve(
+        &run.config.limits_of(&profile),
+        &run.config.ceilings_of(&profile),
+    )?;
     let streams = |step| move |source| RunError::Streams { step, source };
     let interruptions = Interruptions::listen().map_err(streams("listen for interruptions"))?;
     let (stdio, live) = match run.mode {
@@ -153,8 +170,9 @@ pub fn run(run: ForegroundRun) -> Result<RunEnd, RunError> {
             (Some(of_job), Some(ours))
         }
     };
-    let worker = Worker::bear(&WorkerPlan {
-        read_only: &run.read_only,
+    let worker = Worker::bear(WorkerPlan {
+        policy: run.config.isolation,
+        mounts: [&profile.mounts[..], &run.read_only].concat(),
         stream_bytes: match &stdio {
             Some(_) => 0,
             None => limits.output_bytes.0,
@@ -166,6 +184,7 @@ pub fn run(run: ForegroundRun) -> Result<RunEnd, RunError> {
     // The job's ends are the worker's now: ours would keep the pumps from ever seeing the end.
     drop(stdio);
     Run {
+        env: profile.env,
         request: run.request,
         limits,
         live,
@@ -174,13 +193,27 @@ pub fn run(run: ForegroundRun) -> Result<RunEnd, RunError> {
     .with(worker)
 }
 
+fn profile_of(run: &ForegroundRun) -> Result<&Profile, RunError> {
+    let profiles = &run.config.profiles;
+    let name = run.request.profile.as_deref().unwrap_or(DEFAULT_PROFILE);
+    profiles.get(name).ok_or_else(|| RunError::Profile {
+        name: name.to_owned(),
+        known: run.config.profile_names().join(", "),
+    })
+}
+
 /// Bears a worker for its word on the sandbox alone.
 ///
 /// # Errors
 ///
 /// [`RunError`] if there is no worker or it says neither.
-pub fn examine() -> Result<Result<Ready, Refused>, RunError> {
-    let mut worker = Worker::bear(&WorkerPlan::default())?;
+pub fn examine(policy: IsolationPolicy) -> Result<Result<Ready, Refused>, RunError> {
+    let mut worker = Worker::bear(WorkerPlan {
+        policy,
+        mounts: Vec::new(),
+        stream_bytes: 0,
+        stdio: None,
+    })?;
     greet(&mut worker)
 }
 
@@ -196,6 +229,8 @@ fn greet(worker: &mut Worker) -> Result<Result<Ready, Refused>, RunError> {
 /// A run whose worker has been born.
 struct Run {
     request: JobRequest,
+    /// What the profile sets in the job's environment.
+    env: BTreeMap<String, String>,
     limits: Limits,
     live: Option<live::Streams>,
     interruptions: Interruptions,
@@ -210,49 +245,43 @@ impl Run {
         };
         let ready = greet(&mut worker)??;
         let mut dialogue = Dialogue::with_ready(&mut worker);
-        let pumps = self
-            .live
-            .take()
-            .map(live::Streams::start)
-            .transpose()
-            .map_err(|source| RunError::Streams {
-                step: "carry the job's streams",
-                source,
-            })?;
+        let pumps = self.carry()?;
         let stdio = match &pumps {
             Some(_) => Stdio::Inherited,
             None => order::captured(&self.request),
         };
-        dialogue.send_all(order::messages(&self.request, self.limits, attempt, stdio));
+        dialogue.send_all(order::messages(
+            &self.request,
+            &self.env,
+            self.limits,
+            attempt,
+            stdio,
+        ));
         let mut outputs = Outputs::new(attempt);
-        let Some(report) = self
-            .follow(&mut dialogue, attempt, &mut outputs)
-            .map_err(RunError::Lost)?
-        else {
+        let heard = self.follow(&mut dialogue, attempt, &mut outputs);
+        if matches!(heard, Ok(None)) {
             return Ok(RunEnd::Abandoned);
-        };
+        }
         dialogue.retire(RETIRE_PATIENCE);
-        let kept = match &pumps {
-            Some(_) => ending::Kept::default(),
-            None => ending::Kept::read(&worker, &report, &self.limits).map_err(|source| {
-                RunError::Streams {
+        let kept = match (&heard, &pumps) {
+            (Ok(Some(report)), None) => {
+                let kept = ending::Kept::read(&worker, report, &self.limits);
+                kept.map_err(|source| RunError::Streams {
                     step: "read what the job wrote",
                     source,
-                }
-            })?,
-        };
-        // The worker holds the job's ends of the pipes: only its death lets the pumps see their end.
-        drop(worker);
-        if let Some(pumps) = pumps {
-            let carried = pumps.finish(&mut self.interruptions);
-            match carried.map_err(|source| RunError::Streams {
-                step: "pass on what the job wrote",
-                source,
-            })? {
-                live::Carried::Everything => {}
-                live::Carried::Interrupted => return Ok(RunEnd::Abandoned),
+                })?
             }
+            (_, Some(_)) | (Ok(None) | Err(_), None) => ending::Kept::default(),
+        };
+        // The worker holds the job's ends of the pipes: only its death lets the pumps see their end. And what the job
+        // of a lost worker wrote is passed on like any other's.
+        drop(worker);
+        if self.pass_on(pumps)? == live::Carried::Interrupted {
+            return Ok(RunEnd::Abandoned);
         }
+        let Some(report) = heard.map_err(RunError::Lost)? else {
+            return Ok(RunEnd::Abandoned);
+        };
         match &report.ending {
             Ending::NotFound => return Ok(RunEnd::NotFound),
             Ending::NotExecutable(errno) => {
@@ -274,6 +303,27 @@ impl Run {
             files: outputs.finish(),
             queued_at,
         }))))
+    }
+
+    /// Starts to carry the job's streams, if they are live.
+    fn carry(&mut self) -> Result<Option<live::Pumps>, RunError> {
+        let pumps = self.live.take().map(live::Streams::start).transpose();
+        pumps.map_err(|source| RunError::Streams {
+            step: "carry the job's streams",
+            source,
+        })
+    }
+
+    /// Waits until everything the job wrote has been read.
+    fn pass_on(&mut self, pumps: Option<live::Pumps>) -> Result<live::Carried, RunError> {
+        let Some(pumps) = pumps else {
+            return Ok(live::Carried::Everything);
+        };
+        let carried = pumps.finish(&mut self.interruptions);
+        carried.map_err(|source| RunError::Streams {
+            step: "pass on what the job wrote",
+            source,
+        })
     }
 
     /// Hears the worker out; `None` if the user did not want to.

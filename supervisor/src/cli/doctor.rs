@@ -8,6 +8,7 @@ use wpool_protocol::wire::{LayerReport, LayerState, ProfileSetup, Ready, Refused
 use wpool_worker::plan;
 use wpool_worker::plan::host::Layout;
 
+use super::config::SourceArgs;
 use super::host::{self, Fact};
 use super::screen::{Form, Screen, Tone};
 use super::table::{Cell, Table};
@@ -19,6 +20,8 @@ use super::{FAILED, escape};
     after_help = "Examples:\n  wpool doctor\n  wpool doctor --plan\n  wpool doctor --json | jq '.layers[] | select(.state == \"missing\")'\n\nExits with 0 if jobs can run here, else with 125."
 )]
 pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    config: SourceArgs,
     /// Print the steps by which the sandbox is built
     #[arg(long)]
     plan: bool,
@@ -203,7 +206,10 @@ pub(crate) fn doctor(args: &DoctorArgs, screen: &mut Screen<'_>) -> anyhow::Resu
     if args.plan {
         return Plan::of_this_host().write(screen).map(|()| 0);
     }
-    let diagnosis = Diagnosis::new(foreground::examine(), host::facts());
+    let diagnosis = Diagnosis::new(
+        foreground::examine(args.config.load()?.isolation),
+        host::facts(),
+    );
     match screen.form() {
         Form::Json => screen.json(&diagnosis)?,
         Form::Text => diagnosis.write(screen)?,

@@ -247,7 +247,7 @@ impl ReadOnlySpec {
     }
 
     /// The absolute path of what is shown, and where.
-    pub(crate) fn resolve(&self) -> anyhow::Result<(PathBuf, PathBuf)> {
+    pub(crate) fn resolve(&self) -> anyhow::Result<(PathBuf, String)> {
         let path = std::path::absolute(&self.path)
             .with_context(|| format!("failed to find {}", self.path.display()))?;
         std::fs::metadata(&path)
@@ -262,7 +262,8 @@ impl ReadOnlySpec {
             destination.display(),
             self.path.display()
         );
-        Ok((path, destination))
+        let destination = destination.to_str().context("its name is not UTF-8")?;
+        Ok((path, destination.to_owned()))
     }
 }
 

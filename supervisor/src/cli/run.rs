@@ -10,6 +10,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use wpool::foreground::{self, ForegroundRun, Mode, RunEnd};
 use wpool_protocol::outcome::{JobState, Outcome};
 
+use super::config::SourceArgs;
 use super::job_args::{JobArgs, ReadOnlySpec};
 use super::screen::{Form, Screen, complain};
 use super::{INTERRUPTED, outcome, output_files};
@@ -28,6 +29,8 @@ use super::{INTERRUPTED, outcome, output_files};
 
 In a loop that reads lines, give it --stdin /dev/null, or it reads them.")]
 pub(crate) struct RunArgs {
+    #[command(flatten)]
+    config: SourceArgs,
     /// Show the job a path of this machine, read-only, in the same place or at DEST
     #[arg(long = "ro", value_name = "PATH[:DEST]", value_parser = OsStringValueParser::new().try_map(|text: OsString| ReadOnlySpec::parse(text)))]
     read_only: Vec<ReadOnlySpec>,
@@ -63,6 +66,7 @@ impl RunArgs {
         Ok(ForegroundRun {
             request,
             read_only,
+            config: self.config.load()?,
             mode,
         })
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::config::SourceArgs;
 use super::screen::Form;
 
 /// Run the daemon: a pool of sandboxed workers, a queue and a control socket
@@ -12,14 +13,8 @@ use super::screen::Form;
     after_help = "Examples:\n  wpool serve\n  wpool serve --config wpool.toml --socket /tmp/mine/control.sock --workers 4\n\nSignals: SIGTERM or SIGINT finishes what runs and exits, a second SIGINT exits at once; SIGHUP reads the config again."
 )]
 pub(crate) struct ServeArgs {
-    /// Its config [default: /etc/wpool/wpool.toml or ~/.config/wpool/wpool.toml, where there is one]
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "WPOOL_CONFIG",
-        hide_env_values = true
-    )]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    config: SourceArgs,
     #[arg(
         long,
         value_name = "PATH",

@@ -1,5 +1,7 @@
 //! What a worker is told about a job.
 
+use std::collections::BTreeMap;
+
 use wpool_protocol::id::AttemptRef;
 use wpool_protocol::job::{InputContent, JobRequest};
 use wpool_protocol::limits::Limits;
@@ -27,6 +29,7 @@ pub(super) fn captured(request: &JobRequest) -> Stdio {
 /// The order, the inputs in pieces, and the word to start.
 pub(super) fn messages(
     request: &JobRequest,
+    env_of_profile: &BTreeMap<String, String>,
     limits: Limits,
     attempt: AttemptRef,
     stdio: Stdio,
@@ -52,7 +55,7 @@ pub(super) fn messages(
         attempt,
         profile: 0,
         argv: request.command.clone(),
-        env: environment(request),
+        env: environment(env_of_profile, &request.env),
         limits,
         stdio,
         inputs,
@@ -69,17 +72,17 @@ pub(super) fn messages(
         .chain(std::iter::once(ToWorker::Start(attempt)))
 }
 
-/// What the sandbox sets, and what the job names over it.
-fn environment(request: &JobRequest) -> Vec<(String, String)> {
-    let unnamed = ENVIRONMENT
-        .iter()
-        .filter(|(name, _)| !request.env.contains_key(*name))
-        .map(|&(name, value)| (name.to_owned(), value.to_owned()));
-    let named = request
-        .env
-        .iter()
-        .map(|(name, value)| (name.clone(), value.clone()));
-    unnamed.chain(named).collect()
+/// What the sandbox sets; over it what the profile sets; over that what the job names.
+fn environment(
+    profile: &BTreeMap<String, String>,
+    job: &BTreeMap<String, String>,
+) -> Vec<(String, String)> {
+    let mut env: BTreeMap<String, String> = ENVIRONMENT
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    env.extend(profile.clone());
+    env.extend(job.clone());
+    env.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -107,8 +110,12 @@ mod tests {
             job: JobId(1),
             attempt: AttemptNumber::FIRST,
         };
+        let profile = [("HOME", "/srv"), ("LANG", "C")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
         let stdio = captured(&request);
-        let messages: Vec<_> = messages(&request, Limits::DEFAULT, attempt, stdio).collect();
+        let messages: Vec<_> =
+            messages(&request, &profile, Limits::DEFAULT, attempt, stdio).collect();
         let [
             ToWorker::Job(order),
             ToWorker::Input(zeroth),
@@ -123,6 +130,8 @@ mod tests {
         assert_eq!(order.inputs[0].size, u64::try_from(CHUNK_MAX + 1).unwrap());
         assert_eq!(zeroth.target, InputTarget::Stdin);
         assert_eq!((first.bytes.len(), second.bytes.len()), (CHUNK_MAX, 1));
+        let lang = ("LANG".to_owned(), "C".to_owned());
+        assert!(order.env.contains(&lang), "the profile is over the sandbox");
         let homes: Vec<_> = order
             .env
             .iter()

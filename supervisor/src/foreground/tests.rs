@@ -155,6 +155,7 @@ fn staged(
             .resolve(&Limits::DEFAULT, &Limits::CEILING)
             .unwrap(),
         request,
+        env: BTreeMap::new(),
         live: None,
         interruptions,
     };

@@ -5,12 +5,12 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
-use rustix::thread::{CpuSet, sched_getaffinity};
 use wpool_protocol::id::{Generation, SlotId, WorkerRef};
 use wpool_protocol::wire::{IsolationPolicy, Setup};
 use wpool_sys::birth::FailureReport;
 
 use crate::birth::{BinarySource, BirthError, Nursery, NurseryError, NurseryPlan, ProfilePlan};
+use crate::config::{DEFAULT_PROFILE, usable_cores};
 use crate::output::OutputStore;
 
 /// The only worker there is.
@@ -28,16 +28,15 @@ pub enum WorkerError {
     /// The kernel makes none.
     #[error("{0}: see `wpool doctor`")]
     Birth(#[source] BirthError),
-    /// A place in the sandbox that is no text.
-    #[error("{0} is not UTF-8: name another place in the sandbox")]
-    Destination(PathBuf),
 }
 
 /// What a worker is born for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WorkerPlan<'a> {
+    /// What to do about a missing security layer.
+    pub policy: IsolationPolicy,
     /// What its jobs see beside the system directories: a host path, and where it appears.
-    pub read_only: &'a [(PathBuf, PathBuf)],
+    pub mounts: Vec<(PathBuf, String)>,
     /// Room for one output stream in the store, bytes.
     pub stream_bytes: u64,
     /// What becomes its job's descriptors 0, 1 and 2, if the store does not.
@@ -72,20 +71,15 @@ impl Worker {
     /// # Errors
     ///
     /// [`WorkerError`] says what cannot be had.
-    pub fn bear(plan: &WorkerPlan<'_>) -> Result<Self, WorkerError> {
-        let mounts = plan.read_only.iter().map(|(path, destination)| {
-            let destination = destination.to_str().map(str::to_owned);
-            let destination = destination.ok_or_else(|| WorkerError::Destination(path.clone()))?;
-            Ok((path.clone(), destination))
-        });
+    pub fn bear(plan: WorkerPlan<'_>) -> Result<Self, WorkerError> {
         let nursery = Nursery::new(NurseryPlan {
-            policy: IsolationPolicy::Required,
+            policy: plan.policy,
             profiles: vec![ProfilePlan {
-                name: "default".to_owned(),
-                mounts: mounts.collect::<Result<_, WorkerError>>()?,
+                name: DEFAULT_PROFILE.to_owned(),
+                mounts: plan.mounts,
             }],
             stream_bytes: plan.stream_bytes,
-            cores: own_cores(),
+            cores: usable_cores().0,
             binary: BinarySource::File,
         })?;
         let newborn = nursery
@@ -127,15 +121,4 @@ impl Drop for Worker {
             process.end();
         }
     }
-}
-
-/// The cores that this process may use.
-fn own_cores() -> Vec<u16> {
-    let Ok(set) = sched_getaffinity(None) else {
-        return Vec::new();
-    };
-    (0..CpuSet::MAX_CPU)
-        .filter(|&core| set.is_set(core))
-        .filter_map(|core| u16::try_from(core).ok())
-        .collect()
 }
