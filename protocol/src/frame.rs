@@ -5,7 +5,8 @@
 //!
 //! # Invariants
 //!
-//! - A length of 0 or above [`LEN_MAX`] is refused before anything is allocated for it.
+//! - A length of 0, or above what this side takes, is refused before anything is allocated for it:
+//!   a worker takes [`LEN_MAX`], the supervisor, who trusts no worker, [`REPLY_LEN_MAX`].
 //! - The buffer holds at most one incomplete frame and what one read brought with it; it grows with the
 //!   bytes that arrive, never with the length that is announced.
 //! - After an error the stream is lost: every later call gives the same error.
@@ -26,6 +27,12 @@ const _: () = assert!(
             + crate::job::OUTPUTS_MAX * crate::path::BoxPath::LEN_MAX
 );
 
+/// Bytes of a frame that a worker sends, without its length: one chunk and what stands around it.
+///
+/// Names of files and reports of layers are far shorter. The limit is low because a value may take
+/// many times the memory of its bytes (a report of a layer takes 72 bytes and can be sent in 3).
+pub const REPLY_LEN_MAX: usize = crate::wire::CHUNK_MAX + (8 << 10);
+
 /// Bytes of the length before a frame.
 pub const PREFIX_LEN: usize = 4;
 
@@ -36,8 +43,13 @@ pub enum FrameError {
     #[error("failed to read a frame: its length is 0")]
     Empty,
     /// A frame longer than any may be.
-    #[error("failed to read a frame: its length is {0}, above {LEN_MAX}")]
-    TooLong(u32),
+    #[error("failed to read a frame: its length is {announced}, above {allowed}")]
+    TooLong {
+        /// What its prefix says.
+        announced: u32,
+        /// What this side takes.
+        allowed: usize,
+    },
 }
 
 /// What can be wrong with what was received.
@@ -65,17 +77,43 @@ pub fn push<T: Serialize>(message: &T, out: &mut Vec<u8>) -> Result<(), codec::E
 }
 
 /// Turns the bytes of a stream, in whatever pieces they come, into frames.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Decoder {
     buffer: Vec<u8>,
     /// How much of `buffer` has been given out.
     taken: usize,
+    /// The longest frame that is taken.
+    len_max: usize,
     failed: Option<FrameError>,
 }
 
+/// For what a supervisor sends: frames of up to [`LEN_MAX`].
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::with_len_max(LEN_MAX)
+    }
+}
+
 impl Decoder {
-    /// Takes in what one read brought.
+    /// For what a worker sends: frames of up to [`REPLY_LEN_MAX`].
+    pub const fn of_replies() -> Self {
+        Self::with_len_max(REPLY_LEN_MAX)
+    }
+
+    const fn with_len_max(len_max: usize) -> Self {
+        Self {
+            buffer: Vec::new(),
+            taken: 0,
+            len_max,
+            failed: None,
+        }
+    }
+
+    /// Takes in what one read brought; of a stream that is lost, nothing.
     pub fn extend(&mut self, bytes: &[u8]) {
+        if self.failed.is_some() {
+            return;
+        }
         if self.taken > 0 {
             self.buffer.drain(..self.taken);
             self.taken = 0;
@@ -105,7 +143,10 @@ impl Decoder {
         let len = usize::try_from(announced).unwrap_or(usize::MAX);
         let error = match len {
             0 => Some(FrameError::Empty),
-            len if len > LEN_MAX => Some(FrameError::TooLong(announced)),
+            len if len > self.len_max => Some(FrameError::TooLong {
+                announced,
+                allowed: self.len_max,
+            }),
             _ => None,
         };
         if let Some(error) = error {
@@ -177,7 +218,13 @@ mod tests {
     fn a_length_of_nothing_or_of_everything_is_refused_for_good() {
         for (prefix, error) in [
             (0u32, FrameError::Empty),
-            (u32::MAX, FrameError::TooLong(u32::MAX)),
+            (
+                u32::MAX,
+                FrameError::TooLong {
+                    announced: u32::MAX,
+                    allowed: LEN_MAX,
+                },
+            ),
         ] {
             let mut decoder = Decoder::default();
             decoder.extend(&prefix.to_le_bytes());

@@ -13,7 +13,8 @@
 //!
 //! # Invariants
 //!
-//! - [`StoreLayout::run`] never leaves the stream it is asked for, whatever the counters say.
+//! - Under a half that [`StoreLayout::half`] gave, [`StoreLayout::run`] never leaves its stream,
+//!   whatever the counters say.
 //!
 //! Not here: the file itself; each side opens and reads it with what it may use.
 
