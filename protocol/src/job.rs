@@ -3,6 +3,11 @@
 //! Everything but `command` is optional, unknown fields are refused, and what can be wrong with one
 //! field alone is refused while parsing. What depends on the config (profiles, ceilings, file roots)
 //! is decided by the supervisor.
+//!
+//! # Invariants
+//!
+//! - A request that [`JobRequest::validate`] lets pass can be handed to `execve` and fits a frame.
+//! - What is parsed and printed again is the same JSON: defaults are left out.
 
 mod input;
 

@@ -1,4 +1,9 @@
 //! How a job ended, and why: what clients get back.
+//!
+//! # Invariants
+//!
+//! - The vocabularies are closed: a new state, cause or end is a change of the contract with clients.
+//! - Which exit code stands for which outcome is decided in one place, [`Outcome::process_exit_code`].
 
 mod isolation;
 

@@ -1,4 +1,10 @@
 //! The pool at a glance: `GET /v1/status`, and a job in a listing: `GET /v1/jobs`.
+//!
+//! # Invariants
+//!
+//! - `completed` is the sum of `ended`, and `active` counts running jobs only.
+//!
+//! Not here: anything that needs counting when it is asked for; the pool keeps these figures as it goes.
 
 use std::collections::BTreeMap;
 use std::fmt;

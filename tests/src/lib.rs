@@ -2,5 +2,6 @@
 
 pub mod rig;
 pub mod sim;
+pub mod tidy;
 pub mod trial;
 pub mod wpool;
