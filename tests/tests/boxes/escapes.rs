@@ -214,10 +214,10 @@ fn the_binary_cannot_be_overwritten() -> anyhow::Result<()> {
 fn a_terminal_cannot_be_typed_into() -> anyhow::Result<()> {
     // On a terminal of the job's own, and with dirt in the upper half of the request, which the kernel ignores.
     let program = "import pty, fcntl\n\
-        master, slave = pty.openpty()\n\
+        front, back = pty.openpty()\n\
         for request in [0x5412, 0x541c, 0x5412 | 1 << 32, 0x541c | 7 << 40]:\n\
         \x20 ctypes.set_errno(0)\n\
-        \x20 result = libc.syscall(16, slave, ctypes.c_ulong(request), ctypes.c_char_p(b'x'))\n\
+        \x20 result = libc.syscall(16, back, ctypes.c_ulong(request), ctypes.c_char_p(b'x'))\n\
         \x20 print('escaped' if result == 0 else 'refused', hex(request), ctypes.get_errno())";
     contained(&mut Rig::new()?, program)?;
     Ok(())

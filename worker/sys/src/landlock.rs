@@ -1,4 +1,6 @@
 //! Which Landlock the kernel has; the crate `landlock` does the rest but keeps the number to itself.
+//!
+//! Not here: rulesets and their rules.
 
 use std::io;
 use std::ptr;

@@ -1,4 +1,8 @@
 //! What the pool shows of itself, made from the state it decides by.
+//!
+//! # Invariants
+//!
+//! - Looking changes nothing, and nothing is decided by what is shown.
 
 use alloc::vec::Vec;
 
