@@ -1,6 +1,7 @@
 //! The supervisor of wpool.
 
 pub mod birth;
+pub mod cgroup;
 pub mod config;
 pub mod output;
 
