@@ -281,6 +281,17 @@ pub struct CpuTimes {
     pub system: Duration,
 }
 
+impl CpuTimes {
+    /// What was used since an earlier reading.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            total: self.total.saturating_sub(before.total),
+            user: self.user.saturating_sub(before.user),
+            system: self.system.saturating_sub(before.system),
+        }
+    }
+}
+
 /// Whether the kernel ended a cgroup for want of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutOfMemory {

@@ -87,19 +87,25 @@ impl Watch {
     }
 
     /// Watches a job that may use so many cores at once through the account of its cgroup.
+    ///
+    /// What the cgroup used before, to build the job's box, is not the job's.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError`] if it cannot be read.
     pub fn cgroup(
         meter: Meter,
         tree: TreeReader,
         limits: &Limits,
         cores: u16,
         started: Instant,
-    ) -> Self {
-        let watch = KernelWatch::new(meter, tree, limits, cores);
-        Self {
+    ) -> Result<Self, CgroupError> {
+        let watch = KernelWatch::new(meter, tree, limits, cores)?;
+        Ok(Self {
             started,
             next_look: watch.next_look(),
             source: Source::Cgroup(Box::new(watch)),
-        }
+        })
     }
 
     /// When to [`Watch::look`] next.

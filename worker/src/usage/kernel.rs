@@ -19,7 +19,7 @@ use super::cpu::{CpuFinding, CpuWatch};
 use super::proc::TreeReader;
 use super::reading::Room;
 use super::verdict::{Account, Excess, whole_us};
-use crate::cgroup::{Forks, Meter, OutOfMemory};
+use crate::cgroup::{CgroupError, CpuTimes, Forks, Meter, OutOfMemory};
 
 /// When descriptors are counted for the first time; then after twice the time, and so on.
 const DESCRIPTORS_AT: Duration = Duration::from_millis(250);
@@ -31,6 +31,8 @@ pub(super) struct KernelWatch {
     meter: Meter,
     tree: TreeReader,
     cpu: CpuWatch,
+    /// What was used before the start: building the box.
+    cpu_before: CpuTimes,
     descriptors_at: Duration,
     open_files_hit: Option<LimitName>,
     memory_seen: u64,
@@ -38,9 +40,15 @@ pub(super) struct KernelWatch {
 }
 
 impl KernelWatch {
-    pub(super) fn new(meter: Meter, tree: TreeReader, limits: &Limits, cores: u16) -> Self {
-        Self {
+    pub(super) fn new(
+        meter: Meter,
+        tree: TreeReader,
+        limits: &Limits,
+        cores: u16,
+    ) -> Result<Self, CgroupError> {
+        Ok(Self {
             limits: *limits,
+            cpu_before: meter.cpu()?,
             meter,
             tree,
             cpu: CpuWatch::new(limits, cores),
@@ -48,7 +56,7 @@ impl KernelWatch {
             open_files_hit: None,
             memory_seen: 0,
             tasks_seen: 0,
-        }
+        })
     }
 
     pub(super) fn next_look(&self) -> Duration {
@@ -66,14 +74,15 @@ impl KernelWatch {
                 self.open_files_hit = Some(LimitName::OpenFiles);
             }
         }
-        match self.cpu.told(now, self.meter.cpu()?.total) {
+        let total = self.meter.cpu()?.since(self.cpu_before).total;
+        match self.cpu.told(now, total) {
             CpuFinding::Within | CpuFinding::Unsure => Ok(None),
             CpuFinding::Over(excess) => Ok(Some(excess)),
         }
     }
 
     pub(super) fn finish(&self, wall: Duration) -> Result<Account, WatchError> {
-        let cpu = self.meter.cpu()?;
+        let cpu = self.meter.cpu()?.since(self.cpu_before);
         let memory_peak_bytes = self.meter.memory_peak()?.max(self.memory_seen);
         let tasks = self.meter.tasks_peak()?.max(self.tasks_seen).max(1);
         let processes = match self.meter.forks()? {
