@@ -20,10 +20,11 @@ use wpool_protocol::outcome::Identity;
 use wpool_protocol::wire::{
     IsolationPolicy, MountSetup, MountSource, ProfileSetup, Setup, StoreLayout,
 };
-use wpool_sys::birth::{Birth, FailureReport, IdMap, bear};
+use wpool_sys::birth::{Birth, FIRST_DESCRIPTOR, FailureReport, IdMap, bear};
 use wpool_sys::namespaces::Namespaces;
 use wpool_worker::worker::FIRST_NAMED;
 
+use crate::cgroup::{CgroupError, Delegated, SlotDirectory};
 use crate::output::OutputStore;
 
 /// The first id of the range that jobs get where the supervisor may map ids: above what systemd gives to
@@ -49,6 +50,8 @@ pub struct NurseryPlan {
     pub cores: Vec<u16>,
     /// How to open the program.
     pub binary: BinarySource,
+    /// The cgroup that is ours to divide, if one is delegated.
+    pub cgroup: Option<Delegated>,
 }
 
 /// A profile, as workers are told of it.
@@ -75,6 +78,7 @@ pub struct Nursery {
     plan: NurseryPlan,
     binary: OwnedFd,
     identity: Identity,
+    cgroup: Option<Delegated>,
 }
 
 /// A worker that has just been born; it has said nothing yet.
@@ -94,6 +98,8 @@ pub struct Newborn {
     pub setup: Setup,
     /// Tells why it could not exec, once it has exited.
     pub failure: FailureReport,
+    /// Its cgroup, to be removed when it is gone.
+    pub cgroup: Option<SlotDirectory>,
 }
 
 /// A nursery that cannot be.
@@ -102,6 +108,9 @@ pub enum NurseryError {
     /// The program could not be opened or copied.
     #[error("failed to open wpool's own program")]
     Binary(#[source] io::Error),
+    /// The cgroup is delegated, and yet cannot be divided.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
 }
 
 /// A birth that failed.
@@ -121,6 +130,9 @@ pub enum BirthError {
         #[source]
         source: io::Error,
     },
+    /// The worker's cgroup.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     /// The process itself.
     #[error(transparent)]
     Process(#[from] wpool_sys::birth::BirthError),
@@ -132,8 +144,13 @@ impl Nursery {
     /// # Errors
     ///
     /// [`NurseryError`] if the running program cannot be opened.
-    pub fn new(plan: NurseryPlan) -> Result<Self, NurseryError> {
+    pub fn new(mut plan: NurseryPlan) -> Result<Self, NurseryError> {
+        let cgroup = plan.cgroup.take();
+        if let Some(delegated) = &cgroup {
+            delegated.claim()?;
+        }
         Ok(Self {
+            cgroup,
             binary: open_binary(plan.binary).map_err(NurseryError::Binary)?,
             identity: if may_map_ids() {
                 Identity::Own
@@ -178,6 +195,9 @@ impl Nursery {
         let mut descriptors = vec![commands_read.as_fd(), replies_write.as_fd(), store.as_fd()];
         descriptors.extend(stdio.iter().flatten());
         descriptors.extend(trees.iter().map(|tree| tree.as_fd()));
+        let cgroup = self.cgroup_for(worker.slot)?;
+        let cgroup_number = FIRST_DESCRIPTOR + u32::try_from(descriptors.len()).unwrap_or(u32::MAX);
+        descriptors.extend(cgroup.iter().map(SlotDirectory::directory));
         let arguments = [
             CString::from(c"wpool"),
             CString::from(c"worker"),
@@ -191,7 +211,11 @@ impl Nursery {
             descriptors: &descriptors,
             namespaces: Namespaces::WORKER,
             ids: self.ids(worker.slot),
-            cgroup: None,
+            cgroup: cgroup.as_ref().map(SlotDirectory::directory),
+            at_gate: &|pid| match &cgroup {
+                Some(directory) => directory.settle(pid).map_err(io::Error::other),
+                None => Ok(()),
+            },
         })?;
         Ok(Newborn {
             pid: born.pid,
@@ -206,11 +230,24 @@ impl Nursery {
                 identity: self.identity,
                 profiles,
                 store: layout,
-                cgroup: None,
+                cgroup: cgroup.is_some().then_some(cgroup_number),
                 stdio: stdio.map(|_| [FIRST_NAMED, FIRST_NAMED + 1, FIRST_NAMED + 2]),
                 cores: self.cores(worker.slot),
             },
+            cgroup,
         })
+    }
+
+    /// A fresh cgroup for the next worker of a slot, in the hands of the ids that it will have.
+    fn cgroup_for(&self, slot: SlotId) -> Result<Option<SlotDirectory>, CgroupError> {
+        let Some(delegated) = &self.cgroup else {
+            return Ok(None);
+        };
+        let directory = delegated.make_slot(u32::from(slot.0))?;
+        if let IdMap::Range { first, .. } = self.ids(slot) {
+            directory.give_to(first, first)?;
+        }
+        Ok(Some(directory))
     }
 
     /// The ids of a slot.

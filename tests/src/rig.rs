@@ -134,6 +134,7 @@ impl Rig {
             stream_bytes: STREAM_BYTES,
             cores: Vec::new(),
             binary: BinarySource::SealedCopy,
+            cgroup: None,
         })?;
         let born = nursery.bear(WorkerRef {
             slot: SlotId(0),

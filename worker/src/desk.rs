@@ -241,6 +241,11 @@ impl Desk {
         }
         let init = boxed.run.init_pidfd()?;
         let account = boxed.account();
+        // Where the kernel ended the job for its memory, that is why, whatever else it looks like.
+        let ending = match &account.excess {
+            Some(excess) if matches!(ending, Ending::Signaled(_)) => excess.ending(),
+            Some(_) | None => ending,
+        };
         tell(link, &order, ending, account, written)?;
         Ok(Some(init))
     }

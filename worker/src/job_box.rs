@@ -22,6 +22,7 @@ use wpool_sys::wait::ResourceUsage;
 
 use crate::apply::{Detached, new_files};
 use crate::capture::{BUFFER_LEN, Capture, Store};
+use crate::cgroup::JobCgroup;
 use crate::dialogue::{Launch, TreeEnd};
 use crate::feed::Feed;
 use crate::init::{self, Init};
@@ -33,11 +34,16 @@ use crate::usage::Watch;
 use crate::usage::proc::TreeReader;
 use crate::usage::verdict::Account;
 
+/// How long the cgroup of a dead tree may take to be empty: its zombies are reaped already.
+const CGROUP_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A job's box.
 #[derive(Debug)]
 pub(crate) struct JobBox {
     /// What happens in it.
     pub(crate) run: Run,
+    /// The job's cgroup, where controllers are delegated.
+    cgroup: Option<JobCgroup>,
     /// `/box`, held through the job's tmpfs, not through a path.
     pub(crate) directory: OwnedFd,
     /// The input that is being laid.
@@ -54,7 +60,9 @@ enum Meter {
     Ready(TreeReader),
     /// It has.
     Watching(Watch),
-    /// The tree is dead, or cannot be watched; what is known of it.
+    /// It cannot be watched: why.
+    Broken(String),
+    /// The tree is dead; what is known of it.
     Done(Box<Account>),
 }
 
@@ -98,6 +106,11 @@ pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<J
         theirs,
     ));
     // The closure runs in the fork, on copies: what it takes there is still here afterwards.
+    let cgroup = new_cgroup(slot, order)?;
+    let born_into = cgroup
+        .as_ref()
+        .map(|job| job.directory().try_clone_to_owned());
+    let mut born_into = born_into.transpose()?;
     let init = slot.single.fork(Namespaces::JOB, None, || {
         // While a writing end of a pipe is open here, nobody would see its end.
         drop(ours.take());
@@ -109,7 +122,7 @@ pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<J
             orders,
             reports,
             stdio: descriptors,
-            cgroup: None,
+            cgroup: born_into.take(),
             steps,
             detached: &detached,
             surroundings: &slot.surroundings,
@@ -122,6 +135,7 @@ pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<J
             TreeReader::new(slot.proc.as_fd(), init.pid, Some(files.as_fd()))
                 .map_err(io::Error::other)?,
         ),
+        cgroup,
         directory: open_beneath(&files, "box")?,
         laying: None,
         begun: 0,
@@ -135,6 +149,19 @@ pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<J
             captures: ours.captures,
         }),
     })
+}
+
+/// The cgroup of a job, with its limits.
+fn new_cgroup(slot: &Slot, order: &JobOrder) -> io::Result<Option<JobCgroup>> {
+    let Some(cgroup) = &slot.cgroup else {
+        return Ok(None);
+    };
+    let number = slot.jobs.get() + 1;
+    slot.jobs.set(number);
+    let job = cgroup.make(number).map_err(io::Error::other)?;
+    // The init is in its worker's cgroup: a job that runs out of memory takes nobody with it.
+    job.limit(&order.limits, 0).map_err(io::Error::other)?;
+    Ok(Some(job))
 }
 
 /// A directory of the job's tmpfs, before the job could put something else there.
@@ -255,12 +282,23 @@ impl JobBox {
     pub(crate) fn watch_from(&mut self, now: Instant) {
         let nothing = Meter::Done(Box::new(nothing_known()));
         self.meter = match mem::replace(&mut self.meter, nothing) {
-            Meter::Ready(tree) => {
-                let limits = &self.run.limits;
-                Meter::Watching(Watch::sampling(tree, limits, limits.cpus, now))
-            }
-            other @ (Meter::Watching(_) | Meter::Done(_)) => other,
+            Meter::Ready(tree) => self.watch(tree, now),
+            other @ (Meter::Watching(_) | Meter::Broken(_) | Meter::Done(_)) => other,
         };
+    }
+
+    fn watch(&self, tree: TreeReader, now: Instant) -> Meter {
+        let limits = &self.run.limits;
+        let watch = match &self.cgroup {
+            None => Ok(Watch::sampling(tree, limits, limits.cpus, now)),
+            Some(job) => job
+                .meter()
+                .and_then(|meter| Watch::cgroup(meter, tree, limits, limits.cpus, now)),
+        };
+        watch.map_or_else(
+            |error| Meter::Broken(init::with_source(&error)),
+            Meter::Watching,
+        )
     }
 
     /// Looks at the job's processes, if it is time for that. A job that cannot be watched is ended.
@@ -269,12 +307,17 @@ impl JobBox {
             self.measure(tree);
             return Ok(());
         }
-        let Meter::Watching(watch) = &mut self.meter else {
-            return Ok(());
-        };
         if !self.run.is_running() {
             return Ok(());
         }
+        let watch = match &mut self.meter {
+            Meter::Watching(watch) => watch,
+            Meter::Broken(reason) => {
+                let reason = reason.clone();
+                return self.run.fail(reason, now);
+            }
+            Meter::Ready(_) | Meter::Done(_) => return Ok(()),
+        };
         match watch.look() {
             Ok(None) => Ok(()),
             Ok(Some(excess)) => {
@@ -299,7 +342,7 @@ impl JobBox {
                     watch.finish(reaped).unwrap_or_else(|_| nothing_known()),
                 ))
             }
-            other @ (Meter::Ready(_) | Meter::Done(_)) => other,
+            other @ (Meter::Ready(_) | Meter::Broken(_) | Meter::Done(_)) => other,
         };
     }
 
@@ -307,16 +350,24 @@ impl JobBox {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let look = match &self.meter {
             Meter::Watching(watch) if self.run.is_running() => Some(watch.deadline()),
-            Meter::Ready(_) | Meter::Watching(_) | Meter::Done(_) => None,
+            Meter::Ready(_) | Meter::Watching(_) | Meter::Broken(_) | Meter::Done(_) => None,
         };
         [look, self.run.deadline()].into_iter().flatten().min()
     }
 
     /// What the job used, once it is over.
+    ///
+    /// Its cgroup goes with it; one that does not go is the next worker's to remove.
     pub(crate) fn account(self) -> Account {
+        if let Some(job) = self.cgroup {
+            let deadline = Instant::now() + CGROUP_PATIENCE;
+            match job.wait_until_empty(deadline).and_then(|()| job.remove()) {
+                Ok(()) | Err(_) => {}
+            }
+        }
         match self.meter {
             Meter::Done(account) => *account,
-            Meter::Ready(_) | Meter::Watching(_) => nothing_known(),
+            Meter::Ready(_) | Meter::Watching(_) | Meter::Broken(_) => nothing_known(),
         }
     }
 }

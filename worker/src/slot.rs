@@ -5,7 +5,7 @@
 //! - When [`Slot::build`] returns a slot, the host's root is gone and every layer that the policy asks
 //!   for stands; otherwise it says which does not, why, and what to do.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
@@ -17,6 +17,7 @@ use wpool_sys::clone3::SingleThreaded;
 use wpool_sys::descriptor::take_inherited;
 
 use crate::apply::{self, Detached};
+use crate::cgroup::SlotCgroup;
 use crate::landlock;
 use crate::launch::{SecondWall, Surroundings};
 use crate::layers;
@@ -34,9 +35,11 @@ pub(crate) struct Slot {
     /// Descriptors that become a job's 0, 1 and 2, where it is run in the foreground.
     pub(crate) stdio: RefCell<Option<[OwnedFd; 3]>>,
     /// The slot's cgroup, where controllers are delegated.
-    pub(crate) cgroup: Option<OwnedFd>,
+    pub(crate) cgroup: Option<SlotCgroup>,
     /// All processes of the slot: the worker's own `/proc`.
     pub(crate) proc: OwnedFd,
+    /// Jobs so far: each has a cgroup of its own name.
+    pub(crate) jobs: Cell<u64>,
     layers: Vec<LayerReport>,
 }
 
@@ -78,11 +81,12 @@ impl Slot {
             .collect();
         Ok(Self {
             single,
+            jobs: Cell::new(0),
             proc: proc.into(),
             job_plans,
             stdio: RefCell::new(stdio),
             layers: layers::report(accounting),
-            cgroup,
+            cgroup: cgroup.map(SlotCgroup::new),
             surroundings: Surroundings {
                 identity: setup.identity,
                 cores: setup.cores,

@@ -81,6 +81,7 @@ impl Worker {
             stream_bytes: plan.stream_bytes,
             cores: usable_cores().0,
             binary: BinarySource::File,
+            cgroup: None,
         })?;
         let newborn = nursery
             .bear_with(SELF, plan.stdio)

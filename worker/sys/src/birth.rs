@@ -21,6 +21,7 @@
 mod child;
 
 use std::ffi::{CStr, CString};
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -39,7 +40,6 @@ pub const FIRST_DESCRIPTOR: u32 = 3;
 const LIFTED_FROM: i32 = 64;
 
 /// What to give birth to.
-#[derive(Debug)]
 pub struct Birth<'a> {
     /// The program, open for reading or as a path.
     pub binary: BorrowedFd<'a>,
@@ -55,6 +55,18 @@ pub struct Birth<'a> {
     pub ids: IdMap,
     /// The cgroup to be born into.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// What is to be done with the pid of the child while it waits at its gate.
+    pub at_gate: &'a dyn Fn(u32) -> io::Result<()>,
+}
+
+impl fmt::Debug for Birth<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Birth")
+            .field("arguments", &self.arguments)
+            .field("namespaces", &self.namespaces)
+            .field("ids", &self.ids)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How ids inside map to ids outside.
@@ -105,6 +117,9 @@ pub enum BirthStep {
     /// `clone3(2)`.
     #[error("clone a worker into its namespaces (clone3)")]
     Clone,
+    /// What its parent does with it at the gate.
+    #[error("settle a worker in its cgroup")]
+    Settle,
     /// `/proc/PID/setgroups`.
     #[error("give up supplementary groups (/proc/PID/setgroups)")]
     DenySetgroups,
@@ -173,7 +188,10 @@ pub fn bear(birth: &Birth<'_>) -> Result<Newborn, BirthError> {
     };
     // The child's copies alone must decide when these pipes end.
     drop((gate_read, failure_write));
-    open_gate(&newborn, birth.ids, gate_write).inspect_err(|_| end(&newborn))?;
+    (birth.at_gate)(newborn.pid)
+        .map_err(BirthStep::Settle.failed())
+        .and_then(|()| open_gate(&newborn, birth.ids, gate_write))
+        .inspect_err(|_| end(&newborn))?;
     rustix::fs::fcntl_setfl(&failure_read, OFlags::NONBLOCK)
         .map_err(io::Error::from)
         .map_err(&prepare)
