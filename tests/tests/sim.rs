@@ -8,6 +8,7 @@
 //! WPOOL_SIM_SEED=1000000 WPOOL_SIM_EVENTS=10000000 cargo test -p wpool-tests --test sim -- --nocapture
 //! ```
 
+use wpool_tests::sim::small::{self, Operator, Size};
 use wpool_tests::sim::{self, Knobs, Summary};
 
 /// Events with faults in each world.
@@ -105,4 +106,48 @@ fn the_same_seed_gives_the_same_history() {
     assert_eq!(first, second);
     let other = sim::run(4, 1_000).map_err(|failure| failure.to_string());
     assert_ne!(first, other);
+}
+
+/// Looks at a small world completely; `WPOOL_SIM_DEPTH` adds to the depth.
+#[expect(
+    clippy::print_stdout,
+    reason = "how much was seen is part of the result"
+)]
+fn explore(size: Size) {
+    let deeper = number_from_env("WPOOL_SIM_DEPTH").unwrap_or(0);
+    let depth = size.depth + u32::try_from(deeper).expect("WPOOL_SIM_DEPTH");
+    match small::explore(Size { depth, ..size }) {
+        Ok(seen) => println!("{size:?}: {seen:?}"),
+        Err(failure) => panic!("{failure}"),
+    }
+}
+
+#[test]
+fn every_history_of_one_job_and_one_slot_keeps_the_promises() {
+    explore(Size {
+        slots: 1,
+        jobs: 1,
+        depth: 7,
+        operator: Operator::Meddles,
+    });
+}
+
+#[test]
+fn every_history_of_two_jobs_and_one_slot_keeps_the_promises() {
+    explore(Size {
+        slots: 1,
+        jobs: 2,
+        depth: 8,
+        operator: Operator::Sleeps,
+    });
+}
+
+#[test]
+fn every_history_of_two_jobs_and_two_slots_keeps_the_promises() {
+    explore(Size {
+        slots: 2,
+        jobs: 2,
+        depth: 6,
+        operator: Operator::Sleeps,
+    });
 }

@@ -17,7 +17,7 @@ use wpool_pool::time::Instant;
 use wpool_protocol::id::{AttemptRef, JobId, SlotId, WorkerRef};
 
 use crate::sim::Summary;
-use crate::sim::process::Processes;
+use crate::sim::process::Reality;
 
 /// Returns a sentence from the function it stands in unless the condition holds.
 macro_rules! require {
@@ -149,7 +149,7 @@ impl Oracle {
     }
 
     /// The pool asks for this.
-    pub(crate) fn judge(&mut self, action: &Action, processes: &Processes) -> Verdict {
+    pub(crate) fn judge(&mut self, action: &Action, reality: &impl Reality) -> Verdict {
         require!(
             self.stopped_at.is_none() || matches!(action, Action::Refuse(..)),
             "after Stopped the pool does nothing but refuse"
@@ -165,8 +165,8 @@ impl Oracle {
                 not_before,
             } => self.judge_requeue(attempt, worker, lost, not_before),
             Action::Conclude(id, conclusion) => self.judge_outcome(id, conclusion),
-            Action::Spawn(worker) => self.judge_spawn(worker, processes),
-            Action::Assign(worker, attempt) => self.judge_assign(worker, attempt, processes),
+            Action::Spawn(worker) => self.judge_spawn(worker, reality),
+            Action::Assign(worker, attempt) => self.judge_assign(worker, attempt, reality),
             Action::Stop(worker, attempt) => self.judge_stop(worker, attempt),
             Action::Ping(worker, number) => self.judge_ping(worker, number),
             Action::Kill(worker, reason) => self.judge_kill(worker, reason),
@@ -174,7 +174,7 @@ impl Oracle {
             Action::Stopped => {
                 require!(self.kill_at.is_some(), "nobody asked for a shutdown");
                 require!(self.jobs.is_empty(), "jobs are left at Stopped");
-                let alive = self.seats.keys().find(|&&slot| processes.lives_in(slot));
+                let alive = self.seats.keys().find(|&&slot| reality.lives_in(slot));
                 require!(alive.is_none(), "a worker lives at Stopped: {alive:?}");
                 self.stopped_at = Some(self.now);
                 Ok(())

@@ -37,6 +37,15 @@ enum Life {
     Dead,
 }
 
+/// What really goes on, whatever anybody says.
+pub(crate) trait Reality {
+    /// Whether any process of a slot lives.
+    fn lives_in(&self, slot: SlotId) -> bool;
+
+    /// Whether this job really runs anywhere.
+    fn runs(&self, job: JobId) -> bool;
+}
+
 /// What a process does of itself, at a later moment.
 #[derive(Clone, Debug)]
 pub(crate) enum Deed {
@@ -233,23 +242,23 @@ impl Processes {
             .is_none_or(|process| process.worker != worker || process.life == Life::Dead)
     }
 
-    /// Whether any process of a slot lives.
-    pub(crate) fn lives_in(&self, slot: SlotId) -> bool {
+    fn living(&mut self, worker: WorkerRef) -> Option<&mut Process> {
+        self.last
+            .get_mut(&worker.slot)
+            .filter(|process| process.worker == worker && process.life == Life::Lives)
+    }
+}
+
+impl Reality for Processes {
+    fn lives_in(&self, slot: SlotId) -> bool {
         self.last
             .get(&slot)
             .is_some_and(|process| process.life != Life::Dead)
     }
 
-    /// Whether this job really runs anywhere.
-    pub(crate) fn runs(&self, job: JobId) -> bool {
+    fn runs(&self, job: JobId) -> bool {
         self.last
             .values()
             .any(|process| process.run.is_some_and(|run| run.job == job))
-    }
-
-    fn living(&mut self, worker: WorkerRef) -> Option<&mut Process> {
-        self.last
-            .get_mut(&worker.slot)
-            .filter(|process| process.worker == worker && process.life == Life::Lives)
     }
 }

@@ -7,7 +7,7 @@ use wpool_protocol::id::{AttemptRef, Generation, SlotId, WorkerRef};
 
 use crate::sim::oracle::births::Births;
 use crate::sim::oracle::{Oracle, Place, Verdict};
-use crate::sim::process::Processes;
+use crate::sim::process::Reality;
 
 /// What is known of a slot: by orders given and news heard.
 #[derive(Clone, Debug)]
@@ -223,7 +223,7 @@ impl Oracle {
         Ok(seat)
     }
 
-    pub(super) fn judge_spawn(&mut self, worker: WorkerRef, processes: &Processes) -> Verdict {
+    pub(super) fn judge_spawn(&mut self, worker: WorkerRef, reality: &impl Reality) -> Verdict {
         let (now, settings) = (self.now, self.settings.clone());
         let ready_by = by(now, settings.ready_within);
         require!(
@@ -231,7 +231,7 @@ impl Oracle {
             "{worker} is born while the pool stops"
         );
         require!(
-            !processes.lives_in(worker.slot),
+            !reality.lives_in(worker.slot),
             "{worker} is born beside a living one"
         );
         let seat = self

@@ -8,7 +8,7 @@ use wpool_protocol::job::Priority;
 
 use crate::sim::oracle::seats::Seated;
 use crate::sim::oracle::{JobFile, Oracle, Place, Verdict};
-use crate::sim::process::Processes;
+use crate::sim::process::Reality;
 
 /// The head of each class that waits, and how many starts went to others since it became the head.
 #[derive(Clone, Debug, Default)]
@@ -21,14 +21,14 @@ impl Oracle {
         &mut self,
         worker: WorkerRef,
         attempt: AttemptRef,
-        processes: &Processes,
+        reality: &impl Reality,
     ) -> Verdict {
         require!(
             self.may_start(),
             "{attempt} is started although the pool holds"
         );
         require!(
-            !processes.runs(attempt.job),
+            !reality.runs(attempt.job),
             "{attempt} is started while another run of it goes on"
         );
         let least = self
