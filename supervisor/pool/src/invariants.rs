@@ -37,6 +37,9 @@ use crate::slot::Phase;
 /// Jobs and slots up to which debug builds check after every event.
 const ALWAYS_CHECKED: usize = 64;
 
+/// Of a larger pool, so many jobs and slots are looked at per event on average.
+const CHECKED_PER_EVENT: usize = 16;
+
 /// A broken invariant: a bug of ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{invariant} is broken: {detail}")]
@@ -110,10 +113,14 @@ impl Pool {
     /// What the debug build checks after an event that gave these actions.
     pub(crate) fn assert_sound(&self, actions: &[Action]) {
         let size = self.jobs.len() + self.slots.len();
-        let seldom = u64::try_from(size / ALWAYS_CHECKED).unwrap_or(u64::MAX);
+        let seldom = if size <= ALWAYS_CHECKED {
+            1
+        } else {
+            u64::try_from(size / CHECKED_PER_EVENT).unwrap_or(u64::MAX)
+        };
         let nanos = u64::try_from(self.now.since_start().as_nanos()).unwrap_or(u64::MAX);
         let mut draw = Random::new(nanos ^ self.arrivals);
-        if draw.up_to(seldom.saturating_sub(1)) != 0 {
+        if draw.up_to(seldom - 1) != 0 {
             return;
         }
         let result = self.check().and_then(|()| self.check_actions(actions));
