@@ -236,6 +236,12 @@ impl Processes {
         self.last.get(&slot).map(|process| process.worker)
     }
 
+    /// What really runs in a slot, and where.
+    pub(crate) fn run_in(&self, slot: SlotId) -> Option<(WorkerRef, AttemptRef)> {
+        let process = self.last.get(&slot)?;
+        Some((process.worker, process.run?))
+    }
+
     pub(crate) fn is_dead(&self, worker: WorkerRef) -> bool {
         self.last
             .get(&worker.slot)

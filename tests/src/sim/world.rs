@@ -1,6 +1,7 @@
 //! One world: the pool, what surrounds it, and the three parts of its history.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use wpool_pool::action::{Action, Actions, RecordId};
@@ -353,6 +354,14 @@ impl World {
     /// An event that nobody sent: of a slot, a generation, a run or a record that is not.
     fn invention(&mut self) -> Event {
         let slot = self.any_slot();
+        if let Some((worker, run)) = self.processes.run_in(slot)
+            && self.chance.permille(200)
+        {
+            // A worker that speaks of a run of the right job, but of one that never was.
+            let attempt = AttemptNumber(NonZeroU32::MAX);
+            let attempt = AttemptRef { attempt, ..run };
+            return Event::JobEnded(worker, attempt, JobEnd::Succeeded);
+        }
         let present = self
             .processes
             .present(slot)
