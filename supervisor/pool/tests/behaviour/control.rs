@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wpool_pool::action::{Action, Conclusion, KillReason, Refusal};
-use wpool_pool::event::{DrainScope, Event, JobEnd};
+use wpool_pool::event::{DrainScope, Event, JobEnd, NewJob};
 use wpool_pool::settings::Settings;
 use wpool_protocol::id::JobId;
 use wpool_protocol::status::{PoolState, QueuePressure};
@@ -84,6 +84,30 @@ fn a_second_shutdown_without_grace_ends_everything_at_once() {
     let grace = Duration::ZERO;
     let killed = [0, 1].map(|slot| Action::Kill(worker(slot, 1), KillReason::Shutdown));
     assert_eq!(story.on(Event::ShutdownRequested { grace }), killed);
+}
+
+#[test]
+fn an_attempt_that_a_shutdown_cuts_short_is_not_counted() {
+    let mut story = Story::with_workers(1);
+    let only_once = NewJob {
+        attempts_max: 1,
+        ..job(1)
+    };
+    story.run(only_once, worker(0, 1));
+    let grace = Duration::ZERO;
+    story.on(Event::ShutdownRequested { grace });
+    let actions = story.on(Event::WorkerExited(worker(0, 1)));
+    assert_eq!(conclusions(&actions), [(1, Conclusion::Shutdown)]);
+}
+
+#[test]
+fn a_shutdown_ends_a_job_that_waits_for_its_time_too() {
+    let mut story = Story::with_workers(1);
+    let delay = Duration::from_hours(1);
+    story.submit(NewJob { delay, ..job(1) });
+    let grace = Duration::from_secs(1);
+    let actions = story.on(Event::ShutdownRequested { grace });
+    assert_eq!(conclusions(&actions), [(1, Conclusion::Shutdown)]);
 }
 
 #[test]

@@ -110,7 +110,7 @@ impl Oracle {
         lost: Lost,
         not_before: Instant,
     ) -> Verdict {
-        let (now, longest) = (self.now, self.settings.backoff_max);
+        let (now, settings) = (self.now, self.settings.clone());
         let stops = self.kill_at.is_some();
         let file = self.file(attempt.job)?;
         let over = Over::Lost {
@@ -132,9 +132,11 @@ impl Oracle {
             file.new.on_worker_lost == OnWorkerLost::Requeue,
             "{attempt} may not be repeated"
         );
+        let doubled = settings.backoff_min * 2u32.pow(file.lost);
+        let whole = doubled.min(settings.backoff_max);
         require!(
-            now < not_before && not_before <= now.after(longest),
-            "{attempt} waits until {not_before}"
+            now.after(whole / 2) <= not_before && not_before <= now.after(whole),
+            "{attempt} waits until {not_before}, which is not {whole:?} or half of it"
         );
         file.lost += 1;
         require!(
