@@ -14,16 +14,18 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use wpool_pool::action::{Action, Actions, RecordId};
-use wpool_pool::event::{DrainScope, Event, JobEnd, NewJob, OnWorkerLost};
+use wpool_pool::event::{DrainScope, Event, NewJob, OnWorkerLost};
 use wpool_pool::pool::Pool;
 use wpool_pool::settings::Settings;
 use wpool_pool::time::Instant;
-use wpool_protocol::id::{AttemptRef, JobId, SlotId, WorkerRef};
+use wpool_protocol::id::{JobId, WorkerRef};
 use wpool_protocol::job::Priority;
 
 use crate::sim::Failure;
 use crate::sim::oracle::{Oracle, Verdict};
-use crate::sim::process::Reality;
+use crate::sim::small::bodies::{Bodies, Body, BodyState};
+
+mod bodies;
 
 /// Of so many new states, one is followed to its end without faults: to follow all would take ten times as long.
 const FOLLOWED: u64 = 16;
@@ -137,94 +139,12 @@ struct Moment {
     last_actions: Vec<Action>,
 }
 
-/// The processes of a small world: each dies at the moment at which the news of it arrives.
-#[derive(Clone, Debug, Hash)]
-struct Bodies(Vec<Option<Body>>);
-
-#[derive(Clone, Debug, Hash)]
-struct Body {
-    worker: WorkerRef,
-    state: BodyState,
-    ping: Option<u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum BodyState {
-    Booting,
-    Idle,
-    Loading(AttemptRef),
-    Running(AttemptRef),
-    Stopping(AttemptRef),
-    Retiring,
-    /// Killed: all that is left to tell is its end. What it ran is still there until then.
-    Killed(Option<AttemptRef>),
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Request {
     Pause,
     Resume,
     Drain,
     Shutdown,
-}
-
-impl Reality for Bodies {
-    fn lives_in(&self, slot: SlotId) -> bool {
-        self.0.get(usize::from(slot.0)).is_some_and(Option::is_some)
-    }
-
-    fn runs(&self, job: JobId) -> bool {
-        self.0
-            .iter()
-            .flatten()
-            .any(|body| body.run().is_some_and(|run| run.job == job))
-    }
-}
-
-impl Body {
-    const fn run(&self) -> Option<AttemptRef> {
-        match self.state {
-            BodyState::Loading(run) | BodyState::Running(run) | BodyState::Stopping(run) => {
-                Some(run)
-            }
-            BodyState::Killed(run) => run,
-            BodyState::Booting | BodyState::Idle | BodyState::Retiring => None,
-        }
-    }
-
-    /// What can be heard of it next; what would be heard if nothing goes wrong comes first.
-    fn words(&self) -> Vec<Event> {
-        let worker = self.worker;
-        let exited = Event::WorkerExited(worker);
-        let mut words = match self.state {
-            BodyState::Booting => vec![
-                Event::WorkerReady(worker),
-                exited,
-                Event::SpawnFailed(worker),
-            ],
-            BodyState::Idle => vec![exited, Event::WorkerViolated(worker)],
-            BodyState::Loading(run) => vec![
-                Event::JobStarted(worker, run),
-                Event::JobEnded(worker, run, JobEnd::Unbuilt),
-                exited,
-            ],
-            BodyState::Running(run) => vec![
-                Event::JobEnded(worker, run, JobEnd::Succeeded),
-                Event::WorkerViolated(worker),
-                exited,
-            ],
-            BodyState::Stopping(run) => vec![
-                Event::JobEnded(worker, run, JobEnd::Stopped),
-                Event::JobEnded(worker, run, JobEnd::Failed),
-                exited,
-            ],
-            BodyState::Retiring | BodyState::Killed(_) => vec![exited],
-        };
-        if let (Some(number), Some(_)) = (self.ping, self.run()) {
-            words.insert(0, Event::PingAnswered(worker, number));
-        }
-        words
-    }
 }
 
 impl Moment {
@@ -304,34 +224,31 @@ impl Moment {
         self.oracle.settle(&self.pool)
     }
 
-    /// Goes on without faults, until every job has ended.
+    /// Goes on without faults, until every job has ended, and then until the pool has stopped.
     fn end(mut self) -> Verdict {
         self.take(self.now, Event::ResumeRequested)?;
+        self.until("every job has ended", Oracle::all_ended)?;
+        self.take(self.now, Request::Shutdown.event())?;
+        self.until("the pool has stopped", Oracle::has_stopped)
+    }
+
+    fn until(&mut self, what: &str, is_so: impl Fn(&Oracle) -> bool) -> Verdict {
         for _ in 0..END_WITHIN {
-            if self.oracle.all_ended() {
+            if is_so(&self.oracle) {
                 return Ok(());
             }
             let record = self.recording.front().map(|&id| Event::RecordSynced(id));
-            let idle = |body: &&Body| body.state != BodyState::Idle;
-            let word = self
-                .bodies
-                .0
-                .iter()
-                .flatten()
-                .filter(idle)
-                .find_map(|body| body.words().into_iter().next());
+            let speaks = |body: &&Body| body.state != BodyState::Idle;
+            let mut bodies = self.bodies.0.iter().flatten().filter(speaks);
+            let word = bodies.find_map(|body| body.words().into_iter().next());
             let next = record.or(word).map(|event| (self.now, event));
             let time = self.pool.deadline().map(|at| (at, Event::TimeReached));
             let Some((now, event)) = next.or(time) else {
-                return Err(format!(
-                    "nothing happens any more, and jobs are left: {self:?}"
-                ));
+                return Err(format!("nothing happens any more before {what}: {self:?}"));
             };
             self.take(now, event)?;
         }
-        Err(format!(
-            "it takes for ever until every job has ended: {self:?}"
-        ))
+        Err(format!("it takes for ever until {what}: {self:?}"))
     }
 
     /// What an event says of the surroundings.
@@ -384,7 +301,16 @@ impl Moment {
             Action::Kill(worker, _) => {
                 if let Some(body) = self.body(worker) {
                     body.ping = None;
-                    body.state = BodyState::Killed(body.run());
+                    body.state = match body.state {
+                        BodyState::Booting => BodyState::KilledUnborn,
+                        BodyState::Idle
+                        | BodyState::Loading(_)
+                        | BodyState::Running(_)
+                        | BodyState::Stopping(_)
+                        | BodyState::Retiring
+                        | BodyState::KilledUnborn
+                        | BodyState::Killed(_) => BodyState::Killed(body.run()),
+                    };
                 }
             }
             Action::Retire(worker) => self.become_(worker, BodyState::Retiring),
