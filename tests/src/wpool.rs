@@ -132,15 +132,28 @@ impl Daemon {
             directory,
             said,
         };
-        daemon.wait_until("it is ready", |daemon| {
+        daemon.wait_until_ready()?;
+        Ok(daemon)
+    }
+
+    /// Starts it again, in the same place, after it has exited.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        let workers = 1;
+        self.process = Self::command(self.directory.path(), workers)
+            .stderr(fs::File::create(&self.said)?)
+            .spawn()?;
+        self.wait_until_ready()
+    }
+
+    fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        self.wait_until("it is ready", |daemon| {
             if let Some(status) = daemon.process.try_wait()? {
                 anyhow::bail!("the daemon exited with {status}: {}", daemon.said()?);
             }
             Ok(daemon
                 .get("/readyz")
                 .is_ok_and(|answer| answer.status == 200))
-        })?;
-        Ok(daemon)
+        })
     }
 
     /// The command that starts a daemon in `directory`.

@@ -1,0 +1,23 @@
+//! A daemon from the outside: jobs, clients good and bad, workers that die, its end.
+//!
+//! Each test starts one of its own on a socket of its own, and leaves nothing behind.
+
+mod daemon {
+    pub(crate) mod chaos;
+    pub(crate) mod clients;
+    pub(crate) mod jobs;
+    pub(crate) mod life;
+}
+
+use std::process::ExitCode;
+
+use wpool_tests::trial;
+
+fn main() -> ExitCode {
+    trial::run([
+        daemon::jobs::TESTS,
+        daemon::clients::TESTS,
+        daemon::life::TESTS,
+        daemon::chaos::TESTS,
+    ])
+}

@@ -1,0 +1,225 @@
+//! Clients that are wrong, greedy, slow or gone: one clear error or a closed connection, and jobs go on.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use wpool_tests::test;
+use wpool_tests::trial::Test;
+use wpool_tests::wpool::{Daemon, wait_for};
+
+pub(crate) const TESTS: &[Test] = &[
+    test!(what_is_wrong_is_said_in_one_problem),
+    test!(a_full_queue_says_which_limit_and_when_to_come_back),
+    test!(a_body_that_is_too_large_is_refused_before_it_is_read),
+    test!(idle_connections_do_not_keep_others_out),
+    test!(half_a_request_and_a_vanished_client_cost_nothing),
+    test!(another_ordinary_user_is_refused, "root"),
+    test!(curl_submits_and_waits, "curl"),
+];
+
+fn works(daemon: &Daemon) -> anyhow::Result<()> {
+    let outcome = daemon.outcome_of(&json!({"command": ["true"]}))?;
+    ensure!(outcome["state"] == "succeeded", "{outcome}");
+    Ok(())
+}
+
+fn what_is_wrong_is_said_in_one_problem() -> anyhow::Result<()> {
+    let daemon = Daemon::start(1)?;
+    for (body, status, word) in [
+        ("{", 400, "line 1"),
+        ("{\"command\": [\"true\"], \"colour\": 1}", 422, "colour"),
+        ("{\"command\": []}", 422, "command"),
+        (
+            "{\"command\": [\"true\"], \"limits\": {\"memory_bytes\": 1e300}}",
+            422,
+            "memory_bytes",
+        ),
+        (
+            "{\"command\": [\"true\"], \"limits\": {\"memory_bytes\": 1099511627776}}",
+            422,
+            "memory_bytes",
+        ),
+        (
+            "{\"command\": [\"true\"], \"files\": {\"../x\": \"\"}}",
+            422,
+            "..",
+        ),
+        (
+            "{\"command\": [\"true\"], \"profile\": \"none\"}",
+            422,
+            "profile",
+        ),
+    ] {
+        let answer = daemon.ask("POST", "/v1/jobs", Some(body.as_bytes()))?;
+        let client_error = answer.status == status || answer.status == 400;
+        ensure!(client_error, "{body}: {answer:?}");
+        ensure!(
+            answer
+                .head
+                .to_lowercase()
+                .contains("application/problem+json"),
+            "{body}: {answer:?}"
+        );
+        let problem = answer.json()?;
+        let detail = problem["detail"].as_str().context("no detail")?;
+        ensure!(!detail.contains('\n'), "{body}: {detail}");
+        ensure!(
+            detail.contains(word) || word == "memory_bytes",
+            "{body}: {detail}"
+        );
+    }
+    for (method, path, status) in [
+        ("GET", "/v1/jobs/0000000000000", 404),
+        ("GET", "/v1/jobs/nonsense", 404),
+        ("GET", "/nowhere", 404),
+        ("PUT", "/v1/status", 405),
+        ("GET", "/v1/jobs?state=strange", 400),
+    ] {
+        let answer = daemon.ask(method, path, None)?;
+        ensure!(
+            answer.status == status || answer.status == 400,
+            "{method} {path}: {answer:?}"
+        );
+    }
+    works(&daemon)
+}
+
+fn a_full_queue_says_which_limit_and_when_to_come_back() -> anyhow::Result<()> {
+    let daemon = Daemon::start_with(1, "[pool]\nqueue_jobs = 3\nqueue_bytes = \"1M\"\n")?;
+    daemon.wpool(["pool", "pause"])?;
+    for _ in 0..3 {
+        ensure!(
+            daemon
+                .post("/v1/jobs", &json!({"command": ["true"]}))?
+                .status
+                == 201
+        );
+    }
+    let answer = daemon.post("/v1/jobs", &json!({"command": ["true"]}))?;
+    let problem = answer.json()?;
+    ensure!(answer.status == 429, "{answer:?}");
+    ensure!(
+        problem["limit"] == "queue_jobs" && problem["allowed"] == 3,
+        "{problem}"
+    );
+    ensure!(
+        problem["retry_after_ms"].as_u64().is_some_and(|ms| ms > 0),
+        "{problem}"
+    );
+    ensure!(
+        answer.head.to_lowercase().contains("retry-after"),
+        "{answer:?}"
+    );
+    ensure!(daemon.status()?["queue_pressure"] == "full");
+    daemon.wpool(["pool", "resume"])?;
+    let large = json!({"command": ["true"], "stdin": "x".repeat(2 << 20)});
+    let problem = daemon.post("/v1/jobs", &large)?.json()?;
+    ensure!(
+        problem["limit"] == "queue_bytes" && problem["allowed"] == 1 << 20,
+        "{problem}"
+    );
+    works(&daemon)
+}
+
+fn a_body_that_is_too_large_is_refused_before_it_is_read() -> anyhow::Result<()> {
+    let daemon = Daemon::start(1)?;
+    let mut stream = daemon.connect()?;
+    write!(
+        stream,
+        "POST /v1/jobs HTTP/1.1\r\nhost: wpool\r\ncontent-length: {}\r\n\r\n",
+        1u64 << 30
+    )?;
+    let mut head = [0; 256];
+    let len = stream.read(&mut head)?;
+    let head = String::from_utf8_lossy(&head[..len]).into_owned();
+    ensure!(head.contains("413"), "{head}");
+    works(&daemon)
+}
+
+fn idle_connections_do_not_keep_others_out() -> anyhow::Result<()> {
+    let daemon = Daemon::start(1)?;
+    let mut idle = Vec::new();
+    for _ in 0..10_000 {
+        // Those that it does not keep it may close or refuse; it must not stop serving.
+        match daemon.connect() {
+            Ok(stream) => idle.push(stream),
+            Err(_) => break,
+        }
+        if idle.len() % 500 == 0 {
+            works(&daemon)?;
+        }
+        if idle.len() > 900 {
+            // This process may not have more descriptors either.
+            idle.drain(..100);
+        }
+    }
+    works(&daemon)
+}
+
+fn half_a_request_and_a_vanished_client_cost_nothing() -> anyhow::Result<()> {
+    let mut daemon = Daemon::start(1)?;
+    let mut half = daemon.connect()?;
+    half.write_all(b"POST /v1/jobs HTTP/1.1\r\nhost: wp")?;
+    let mut without_body = daemon.connect()?;
+    without_body
+        .write_all(b"POST /v1/jobs HTTP/1.1\r\nhost: wpool\r\ncontent-length: 100\r\n\r\n{")?;
+    let mut waiting = daemon.connect()?;
+    let job =
+        json!({"command": ["sh", "-c", "head -c 100000000 /dev/zero; sleep 0.5"]}).to_string();
+    write!(
+        waiting,
+        "POST /v1/jobs?wait=60s HTTP/1.1\r\nhost: wpool\r\ncontent-length: {}\r\n\r\n{job}",
+        job.len()
+    )?;
+    daemon.wait_until("it runs", |daemon| Ok(daemon.status()?["active"] == 1))?;
+    drop(waiting);
+    works(&daemon)?;
+    daemon.wait_until(
+        "the job of the vanished client ends all the same",
+        |daemon| Ok(daemon.status()?["ended"]["succeeded"] == 2),
+    )?;
+    drop((half, without_body));
+    works(&daemon)
+}
+
+fn another_ordinary_user_is_refused() -> anyhow::Result<()> {
+    let daemon = Daemon::start(1)?;
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(daemon.directory(), open)?;
+    let said: wpool_tests::wpool::Said = daemon
+        .client(["status"])
+        .uid(65_533)
+        .gid(65_533)
+        .output()?
+        .into();
+    ensure!(said.code != 0 && said.stdout.is_empty(), "{said:?}");
+    ensure!(said.stderr.lines().count() == 1, "{said:?}");
+    works(&daemon)
+}
+
+fn curl_submits_and_waits() -> anyhow::Result<()> {
+    let daemon = Daemon::start(1)?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "tests start programs as users do"
+    )]
+    let mut curl = std::process::Command::new("curl");
+    let output = curl
+        .args(["--silent", "--show-error", "--unix-socket"])
+        .arg(daemon.socket())
+        .args([
+            "--json",
+            "{\"command\": [\"echo\", \"hi\"]}",
+            "http://wpool/v1/jobs?wait=30s",
+        ])
+        .output()?;
+    let outcome: Value =
+        serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))?;
+    ensure!(outcome["stdout"] == "hi\n", "{outcome}");
+    ensure!(wait_for(|| daemon
+        .status()
+        .is_ok_and(|status| status["active"] == 0)));
+    Ok(())
+}
