@@ -19,7 +19,7 @@
 //! - Controllers are enabled one by one: a write of several is all or nothing.
 //! - After [`SlotDirectory::remove`], and at the start, no process of a slot is left in it.
 //!
-//! Not here: what a worker does in its slot; see `wpool_worker::cgroup`.
+//! Not here: what a worker does in its slot; that is in the worker's own `cgroup.rs`.
 
 mod place;
 

@@ -363,12 +363,8 @@ pub fn wait_for(mut holds: impl FnMut() -> bool) -> bool {
 }
 
 /// Lets a moment pass between two looks at something that tells nobody when it changes.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the condition that is waited for decides, not this"
-)]
 fn pause() {
-    std::thread::sleep(Duration::from_millis(5));
+    std::thread::park_timeout(Duration::from_millis(5));
 }
 
 /// An answer to a request.
