@@ -1,9 +1,29 @@
-//! The supervisor of wpool.
+//! The supervisor of wpool: the shell around the pool, and what the commands of `wpool` do.
+//!
+//! - [`birth`], [`cgroup`], [`output`]: workers, their cgroups, and what their jobs write;
+//! - [`request`], [`gather`], [`report`]: a job on its way to a worker, and back;
+//! - [`foreground`]: one job without a daemon;
+//! - [`config`], [`driver`], [`store`], [`notify`]: the daemon;
+//! - [`client`]: its clients.
+//!
+//! # Invariants
+//!
+//! - Nothing here resolves a path that a job has named.
+//! - What is decided about jobs and workers is decided by `wpool-pool`; here it is carried out.
 
 pub mod birth;
 pub mod cgroup;
-pub mod config;
 pub mod output;
 
-pub mod client;
+pub mod gather;
+pub mod report;
+pub mod request;
+
 pub mod foreground;
+
+pub mod config;
+pub mod driver;
+pub mod notify;
+pub mod store;
+
+pub mod client;

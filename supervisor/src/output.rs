@@ -46,6 +46,16 @@ impl OutputStore {
         Ok((stdout, stderr))
     }
 
+    /// The number of the first byte, from number `from` on, that is kept of a stream of `total` bytes.
+    pub fn next_kept(&self, output_bytes: u64, from: u64, total: u64) -> u64 {
+        let half = self.layout.half(output_bytes);
+        if from < half {
+            from
+        } else {
+            from.max(total.saturating_sub(half))
+        }
+    }
+
     /// The bytes of a stream from number `from` to number `until`, as far as they are kept; the first one
     /// that is may come after `from`. Returns its number with the bytes.
     ///

@@ -1,0 +1,54 @@
+//! Where workers come from: the nursery, or in tests somebody who plays them.
+
+use std::os::fd::OwnedFd;
+
+use wpool_protocol::id::WorkerRef;
+use wpool_protocol::wire::Setup;
+use wpool_sys::birth::FailureReport;
+
+use crate::birth::{BirthError, Nursery};
+use crate::output::OutputStore;
+
+/// A worker that has just been born.
+#[derive(Debug)]
+pub struct Born {
+    /// Its pid as the host sees it.
+    pub pid: u32,
+    /// Its pidfd.
+    pub pidfd: OwnedFd,
+    /// Where its commands go.
+    pub commands: OwnedFd,
+    /// Where its replies come from.
+    pub replies: OwnedFd,
+    /// Where its jobs' output is.
+    pub store: OutputStore,
+    /// What to say after the greeting.
+    pub setup: Setup,
+    /// Tells why it could not exec, once it has exited.
+    pub failure: Option<FailureReport>,
+}
+
+/// Where workers come from.
+pub trait Births {
+    /// Gives birth to a worker, on the thread that it is to die with.
+    ///
+    /// # Errors
+    ///
+    /// [`BirthError`] says what failed; no process is left then.
+    fn bear(&mut self, worker: WorkerRef) -> Result<Born, BirthError>;
+}
+
+impl Births for Nursery {
+    fn bear(&mut self, worker: WorkerRef) -> Result<Born, BirthError> {
+        let newborn = Self::bear(self, worker)?;
+        Ok(Born {
+            pid: newborn.pid,
+            pidfd: newborn.pidfd,
+            commands: newborn.commands,
+            replies: newborn.replies,
+            store: newborn.store,
+            setup: newborn.setup,
+            failure: Some(newborn.failure),
+        })
+    }
+}

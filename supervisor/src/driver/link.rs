@@ -1,0 +1,357 @@
+//! The two tasks that speak with one worker: the ear reads what it says and sees it die, the mouth writes.
+//!
+//! ```text
+//!   replies ──▶ frames ──▶ Input::Said ──▶ ┐
+//!   pidfd   ──▶ exit status ─────────────▶ │ driver      (bounded: a worker that talks too much waits)
+//!                                          │
+//!   commands ◀── frames ◀── Speech ◀────── ┘             (bounded: what does not fit is lost, and the
+//!                                                         pool's deadlines see to a worker that does not read)
+//! ```
+//!
+//! # Invariants
+//!
+//! - The exit is told last: everything that the worker said before it died is heard first.
+//! - A job's inputs are encoded one chunk at a time, as the pipe takes them. What is said meanwhile (a ping, a stop)
+//!   goes between two chunks, never before the job itself.
+//! - An order whose job has ended is not written to its end: the mouth holds the payload weakly.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use interprocess::unnamed_pipe::tokio::{Recver, Sender};
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use wpool_protocol::frame::{self, Decoder};
+use wpool_protocol::id::{AttemptRef, WorkerRef};
+use wpool_protocol::wire::{CHUNK_MAX, FromWorker, InputBytes, InputTarget, JobOrder, ToWorker};
+
+use super::input::Input;
+use crate::report::signal_name;
+use crate::request::Payload;
+
+/// Bytes of one read: what a pipe holds.
+const READ_LEN: usize = 64 << 10;
+
+/// Things to say that may wait for a worker to read: a ping, a stop and a follow each, and a job.
+const SPEECHES_MAX: usize = 64;
+
+/// How long a worker whose pipe is closed may live on: dying takes milliseconds.
+const SILENT_LIFE_MAX: Duration = Duration::from_secs(1);
+
+/// Something to say to a worker.
+#[derive(Debug)]
+pub(super) enum Speech {
+    /// One message.
+    Message(ToWorker),
+    /// A job with its inputs.
+    Job(Box<JobOrder>, Weak<Payload>),
+}
+
+/// How a worker process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exit {
+    Code(i32),
+    Signal(i32),
+    Unknown,
+}
+
+/// Both tasks; they end with it.
+#[derive(Debug)]
+pub(super) struct Link {
+    mouth: mpsc::Sender<Speech>,
+    ear: tokio::task::AbortHandle,
+}
+
+impl Link {
+    /// Starts both tasks.
+    pub(super) fn open(
+        worker: WorkerRef,
+        commands: OwnedFd,
+        replies: OwnedFd,
+        pidfd: OwnedFd,
+        tell: mpsc::Sender<Input>,
+    ) -> io::Result<Self> {
+        let commands = Sender::try_from(commands)?;
+        let replies = Recver::try_from(replies)?;
+        let pidfd = watch(pidfd)?;
+        let (mouth, speeches) = mpsc::channel(SPEECHES_MAX);
+        // The mouth ends when its sender is dropped, or with the pipe.
+        drop(tokio::spawn(speak(commands, speeches)));
+        let ear = Ear {
+            worker,
+            replies: Some(replies),
+            decoder: Decoder::default(),
+            tell,
+        };
+        let ear = tokio::spawn(ear.listen(pidfd)).abort_handle();
+        Ok(Self { mouth, ear })
+    }
+
+    /// Says something, or loses it if the worker has not read for long.
+    pub(super) fn say(&self, speech: Speech) -> Result<(), Speech> {
+        self.mouth.try_send(speech).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(speech) | mpsc::error::TrySendError::Closed(speech) => {
+                speech
+            }
+        })
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe for types that may give out another descriptor later; an OwnedFd cannot"
+)]
+fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(pidfd, tokio::io::Interest::READABLE)
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.ear.abort();
+    }
+}
+
+struct Ear {
+    worker: WorkerRef,
+    /// `None` once nothing more is listened to.
+    replies: Option<Recver>,
+    decoder: Decoder,
+    tell: mpsc::Sender<Input>,
+}
+
+/// What the ear waited for.
+enum Heard {
+    Bytes(io::Result<usize>),
+    Death,
+    LivesOn,
+}
+
+impl Ear {
+    async fn listen(mut self, pidfd: AsyncFd<OwnedFd>) {
+        let mut buffer = vec![0; READ_LEN];
+        let mut silent_until = None;
+        loop {
+            let heard = tokio::select! {
+                // What it said comes before its death.
+                biased;
+                read = read(self.replies.as_mut(), &mut buffer) => Heard::Bytes(read),
+                _ = pidfd.readable() => Heard::Death,
+                () = until(silent_until) => Heard::LivesOn,
+            };
+            match heard {
+                Heard::Bytes(Ok(len)) if len > 0 => {
+                    self.decoder.extend(buffer.get(..len).unwrap_or_default());
+                    self.tell_messages().await;
+                }
+                Heard::Bytes(_) => {
+                    self.replies = None;
+                    silent_until = Some(Instant::now() + SILENT_LIFE_MAX);
+                }
+                Heard::LivesOn => {
+                    silent_until = None;
+                    self.tell_violation("it closed its pipe and lived on").await;
+                }
+                Heard::Death => break,
+            }
+        }
+        let exit = reap(pidfd.get_ref());
+        // The driver is gone only when everything ends.
+        drop(self.tell.send(Input::Exited(self.worker, exit)).await);
+    }
+
+    async fn tell_messages(&mut self) {
+        loop {
+            match self.decoder.message::<FromWorker>() {
+                Ok(None) => return,
+                Ok(Some(message)) => {
+                    drop(self.tell.send(Input::Said(self.worker, message)).await);
+                }
+                Err(error) => {
+                    self.replies = None;
+                    let text = match std::error::Error::source(&error) {
+                        Some(source) => format!("{error}: {source}"),
+                        None => error.to_string(),
+                    };
+                    self.tell_violation(&text).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn tell_violation(&self, text: &str) {
+        let input = Input::Garbled(self.worker, text.to_owned());
+        drop(self.tell.send(input).await);
+    }
+}
+
+async fn read(replies: Option<&mut Recver>, buffer: &mut [u8]) -> io::Result<usize> {
+    match replies {
+        Some(replies) => replies.read(buffer).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Takes the exit status of a process that has ended.
+fn reap(pidfd: &OwnedFd) -> Exit {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    let status = waitid(WaitId::PidFd(pidfd.as_fd()), options);
+    let status = status.ok().flatten();
+    let code = status.as_ref().and_then(WaitIdStatus::exit_status);
+    let signal = status.as_ref().and_then(WaitIdStatus::terminating_signal);
+    match (code, signal) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Unknown,
+    }
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "it exited with code {code}"),
+            Self::Signal(signal) => write!(f, "{} killed it", signal_name(*signal)),
+            Self::Unknown => f.write_str("it ended, nobody knows how"),
+        }
+    }
+}
+
+/// The mouth: ends with the pipe, or when nobody can tell it anything any more.
+async fn speak(mut commands: Sender, mut speeches: mpsc::Receiver<Speech>) {
+    let mut frame = Vec::new();
+    while let Some(speech) = speeches.recv().await {
+        let spoken = match speech {
+            Speech::Message(message) => write(&mut commands, &mut frame, &message).await,
+            Speech::Job(order, payload) => {
+                speak_job(&mut commands, &mut frame, *order, payload, &mut speeches).await
+            }
+        };
+        if spoken.is_err() {
+            // It takes no more: the ear hears why.
+            return;
+        }
+    }
+}
+
+/// Writes a job, its inputs and the order to start; between the chunks whatever else is to be said.
+async fn speak_job(
+    commands: &mut Sender,
+    frame: &mut Vec<u8>,
+    order: JobOrder,
+    payload: Weak<Payload>,
+    speeches: &mut mpsc::Receiver<Speech>,
+) -> io::Result<()> {
+    let attempt = order.attempt;
+    write(commands, frame, &ToWorker::Job(Box::new(order))).await?;
+    let mut place = Place::default();
+    loop {
+        while let Ok(Speech::Message(message)) = speeches.try_recv() {
+            write(commands, frame, &message).await?;
+        }
+        let Some(payload) = payload.upgrade() else {
+            // The job has ended meanwhile; its worker has said so and waits for another.
+            return Ok(());
+        };
+        let Some(input) = place.next_chunk(&payload) else {
+            break;
+        };
+        drop(payload);
+        write(commands, frame, &ToWorker::Input(input)).await?;
+    }
+    start(commands, frame, attempt).await
+}
+
+async fn start(commands: &mut Sender, frame: &mut Vec<u8>, attempt: AttemptRef) -> io::Result<()> {
+    write(commands, frame, &ToWorker::Start(attempt)).await
+}
+
+async fn write(commands: &mut Sender, frame: &mut Vec<u8>, message: &ToWorker) -> io::Result<()> {
+    frame.clear();
+    frame::push(message, frame).map_err(io::Error::other)?;
+    commands.write_all(frame).await?;
+    if frame.capacity() > 2 * CHUNK_MAX {
+        *frame = Vec::new();
+    }
+    Ok(())
+}
+
+/// How far the inputs of a job have been written.
+#[derive(Debug, Default)]
+struct Place {
+    /// 0 is standard input, n is the file before number n.
+    input: usize,
+    offset: usize,
+}
+
+impl Place {
+    fn next_chunk(&mut self, payload: &Arc<Payload>) -> Option<InputBytes> {
+        loop {
+            let (target, bytes) = match self.input.checked_sub(1) {
+                None => (InputTarget::Stdin, &payload.stdin),
+                Some(n) => {
+                    let index = u16::try_from(n).ok()?;
+                    (InputTarget::File(index), &payload.files.get(n)?.bytes)
+                }
+            };
+            let rest = bytes.get(self.offset..).unwrap_or_default();
+            if rest.is_empty() {
+                self.input += 1;
+                self.offset = 0;
+                continue;
+            }
+            let chunk = rest.get(..CHUNK_MAX).unwrap_or(rest);
+            self.offset += chunk.len();
+            return Some(InputBytes {
+                target,
+                bytes: chunk.to_vec(),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Input as File;
+
+    #[test]
+    fn inputs_go_in_order_and_in_chunks_and_empty_ones_need_none() {
+        let file = |name: &str, len: usize| File {
+            name: name.parse().unwrap(),
+            mode: 0o644,
+            bytes: vec![7; len],
+        };
+        let payload = Arc::new(Payload {
+            argv: vec![],
+            env: vec![],
+            stdin: vec![1; 3],
+            files: vec![file("a", 0), file("b", CHUNK_MAX + 1), file("c", CHUNK_MAX)],
+            outputs: vec![],
+        });
+        let mut place = Place::default();
+        let chunks: Vec<_> = std::iter::from_fn(|| place.next_chunk(&payload))
+            .map(|chunk| (chunk.target, chunk.bytes.len()))
+            .collect();
+        assert_eq!(
+            chunks,
+            [
+                (InputTarget::Stdin, 3),
+                (InputTarget::File(1), CHUNK_MAX),
+                (InputTarget::File(1), 1),
+                (InputTarget::File(2), CHUNK_MAX),
+            ]
+        );
+    }
+}

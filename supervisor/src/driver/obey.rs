@@ -1,0 +1,140 @@
+//! What clients and signals ask.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use wpool_pool::event::{DrainScope, Event};
+use wpool_protocol::id::JobId;
+use wpool_protocol::status::Submitted;
+
+use super::command::{Acceptance, Command, Deleted, NotAccepted, PoolOrder, SubmitAnswer, Watched};
+use super::job::Job;
+use super::{Driver, Life};
+use crate::config::Reload;
+use crate::request::{Caller, ResolvedJob, Role};
+
+/// Names of waiting jobs that the log shows when they end with the supervisor.
+const LOST_SHOWN_MAX: usize = 100;
+
+impl Driver {
+    pub(super) fn obey(&mut self, command: Command) {
+        // A client that has gone meanwhile has no use for the answer: that is no error anywhere below.
+        match command {
+            Command::Submit(request, reply) => self.submit(*request, reply),
+            Command::Delete(id, caller, reply) => drop(reply.send(self.delete(id, &caller))),
+            Command::Watch(id, caller, reply) => drop(reply.send(self.watch(id, &caller))),
+            Command::Read(reader, reply) => drop(reply.send(self.read(&reader))),
+            Command::List(filter, reply) => drop(reply.send(self.register.page(&filter))),
+            Command::Status(caller, reply) => drop(reply.send(self.status(&caller))),
+            Command::Order(order, reply) => {
+                tracing::info!(?order, "the pool is told");
+                self.take_in(match order {
+                    PoolOrder::Pause => Event::PauseRequested,
+                    PoolOrder::Resume => Event::ResumeRequested,
+                    PoolOrder::Drain => Event::DrainRequested(DrainScope::Running),
+                    PoolOrder::DrainQueued => Event::DrainRequested(DrainScope::Queued),
+                });
+                reply.send(()).unwrap_or_default();
+            }
+            Command::Configure(reload) => self.configure(*reload),
+            Command::Shutdown => self.shut_down(),
+            Command::StopAtOnce => self.life = Life::Abandoned,
+        }
+    }
+
+    fn submit(&mut self, request: ResolvedJob, reply: oneshot::Sender<SubmitAnswer>) {
+        if let Some(answer) = self.known(&request) {
+            drop(reply.send(answer));
+            return;
+        }
+        self.last_id = self.last_id.next();
+        let id = self.last_id;
+        let new = request.for_pool(id);
+        let job = Job::new(id, request, Self::wall_clock(), reply);
+        self.register.add(job);
+        self.take_in(Event::JobSubmitted(new));
+    }
+
+    /// The answer to a request whose key has been seen.
+    fn known(&self, request: &ResolvedJob) -> Option<SubmitAnswer> {
+        let (key, mark) = request.key.as_ref()?;
+        let (id, known_mark) = self.register.keyed(&request.tenant, key)?;
+        if known_mark != *mark {
+            return Some(Err(NotAccepted::KeyTaken(id)));
+        }
+        let live = self.register.live.get(&id).map(Job::state);
+        let state = live.or_else(|| self.register.ended(id).map(|kept| kept.outcome.state))?;
+        Some(Ok(Acceptance::Known(Submitted { id, state })))
+    }
+
+    fn delete(&mut self, id: JobId, caller: &Caller) -> Option<Deleted> {
+        if let Some(job) = self.visible_job(id, caller) {
+            let state = job.state();
+            tracing::debug!(job = %id, "somebody asks for its end");
+            self.take_in(Event::CancelRequested(id));
+            // A job that waited has ended by now.
+            let ended = self.register.ended(id).map(|kept| kept.outcome.state);
+            return Some(Deleted::Asked(ended.unwrap_or(state)));
+        }
+        let kept = self.register.ended(id)?;
+        if !may_see(caller, &kept.outcome.tenant) {
+            return None;
+        }
+        self.register.forget(id);
+        Some(Deleted::Forgotten)
+    }
+
+    fn watch(&mut self, id: JobId, caller: &Caller) -> Option<Watched> {
+        if let Some(job) = self.visible_job(id, caller) {
+            return Some(Watched::Live(job.watch()));
+        }
+        let kept = self.register.ended(id)?;
+        let outcome = Arc::clone(&kept.outcome);
+        may_see(caller, &outcome.tenant).then_some(Watched::Ended(outcome))
+    }
+
+    /// A job that has not ended and that the caller may know of.
+    pub(super) fn visible_job(&mut self, id: JobId, caller: &Caller) -> Option<&mut Job> {
+        let job = self.register.live.get_mut(&id)?;
+        (job.is_visible() && may_see(caller, &job.request.tenant)).then_some(job)
+    }
+
+    fn configure(&mut self, reload: Reload) {
+        for key in &reload.need_restart {
+            tracing::warn!(key, "the config's new value holds from the next start on");
+        }
+        let config = Arc::new(reload.config);
+        let now = self.now();
+        self.register.set_retention(now, config.retention);
+        self.take_in(Event::SettingsChanged(config.pool.clone()));
+        self.config.send_replace(config);
+        self.notifier.reloaded();
+        tracing::info!("the config was read again");
+    }
+
+    fn shut_down(&mut self) {
+        let grace = self.config.borrow().grace;
+        let waiting = self.register.live.values();
+        let waiting: Vec<_> = waiting.filter(|job| job.run.is_none()).collect();
+        if !waiting.is_empty() {
+            let names = waiting.iter().take(LOST_SHOWN_MAX);
+            let names: Vec<_> = names.map(|job| job.id.to_string()).collect();
+            tracing::warn!(
+                count = waiting.len(),
+                jobs = names.join(" "),
+                "jobs that wait end as cancelled: no journal keeps them"
+            );
+        }
+        tracing::info!(grace_ms = grace.as_millis(), "shutting down");
+        self.notifier.stopping(grace);
+        self.take_in(Event::ShutdownRequested { grace });
+    }
+}
+
+/// Whether a caller may know of a tenant's jobs.
+pub(super) fn may_see(caller: &Caller, tenant: &str) -> bool {
+    match caller.role {
+        Role::Admin => true,
+        Role::Submitter => *caller.tenant == *tenant,
+    }
+}

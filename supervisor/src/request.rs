@@ -1,0 +1,394 @@
+//! From what a client asks to what a worker is told: profile, limits, host files, tenant.
+//!
+//! # Invariants
+//!
+//! - What comes out needs no further question: within its ceilings, allowed to its tenant, its bytes here.
+//! - A host file is opened beneath a root of the profile, by a name without links (`openat2`, which also sees
+//!   to what moves meanwhile), and read only if it is a regular file.
+//! - This blocks (files are read): it is not for the pool's thread.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wpool_pool::event::{NewJob, OnWorkerLost};
+use wpool_protocol::id::{AttemptRef, JobId};
+use wpool_protocol::job::{
+    FILES_BYTES_MAX, InputContent, InputFile, JobError, JobRequest, Priority,
+};
+use wpool_protocol::limits::{Limits, ResolveError};
+use wpool_protocol::path::BoxPath;
+use wpool_protocol::quantity::Millis;
+use wpool_protocol::wire::{InputHeader, JobOrder, Stdio};
+
+use crate::config::{Config, DEFAULT_PROFILE, Profile};
+
+pub mod host_file;
+
+use host_file::HostFileError;
+
+/// The environment of every job, before its profile's variables and its own.
+const ENVIRONMENT: [(&str, &str); 5] = [
+    ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+    ("HOME", "/box"),
+    ("TMPDIR", "/tmp"),
+    ("LANG", "C.UTF-8"),
+    ("USER", "job"),
+];
+
+/// What a job takes of the queue beside its own bytes: the records about it, roughly.
+const JOB_OVERHEAD: u64 = 1_024;
+
+/// Characters of a command that listings show.
+const COMMAND_SHOWN_MAX: usize = 120;
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Whose jobs these are, unless an administrator says otherwise.
+    pub tenant: Arc<str>,
+    /// What they may do.
+    pub role: Role,
+}
+
+/// What a caller may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// See to their own jobs.
+    Submitter,
+}
+
+/// A job that can be queued.
+#[derive(Clone, Debug)]
+pub struct ResolvedJob {
+    /// Whose it is.
+    pub tenant: Arc<str>,
+    /// Its class.
+    pub priority: Priority,
+    /// Order within class and tenant.
+    pub rank: i32,
+    /// What it takes of the queue's bytes.
+    pub bytes: u64,
+    /// Earliest start.
+    pub delay: Duration,
+    /// Latest start.
+    pub start_within: Option<Millis>,
+    /// Lost workers that it may cost.
+    pub attempts_max: u32,
+    /// What a lost worker means.
+    pub on_worker_lost: OnWorkerLost,
+    /// The limits that hold.
+    pub limits: Limits,
+    /// The name of its profile.
+    pub profile: String,
+    /// The start of its command, for listings.
+    pub command: Arc<str>,
+    /// As submitted.
+    pub labels: BTreeMap<String, String>,
+    /// What only its worker needs.
+    pub payload: Arc<Payload>,
+    /// The name under which it is accepted only once, and the mark of what it asks.
+    pub key: Option<(String, u64)>,
+}
+
+/// What only a job's worker needs of it: let go of as soon as the job has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// Standard input.
+    pub stdin: Vec<u8>,
+    /// Files to lay into the box.
+    pub files: Vec<Input>,
+    /// Names or patterns of files to bring out.
+    pub outputs: Vec<String>,
+}
+
+/// A file to lay into the box.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// Its name there.
+    pub name: BoxPath,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+/// A job that cannot be accepted, whatever the queue holds.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// A field that cannot be.
+    #[error(transparent)]
+    Field(#[from] JobError),
+    /// A limit that is not granted.
+    #[error(transparent)]
+    Limits(#[from] ResolveError),
+    /// Another tenant than the caller's own.
+    #[error(
+        "tenant: only an administrator may submit for another tenant; leave it out, or name `{own}`"
+    )]
+    Tenant {
+        /// The caller's own.
+        own: String,
+    },
+    /// No such profile.
+    #[error("profile: there is no profile `{name}`; there are: {known}")]
+    UnknownProfile {
+        /// The name.
+        name: String,
+        /// Those that the caller may use.
+        known: String,
+    },
+    /// A profile for others.
+    #[error("profile: `{name}` may not be used by this tenant")]
+    ForbiddenProfile {
+        /// The name.
+        name: String,
+    },
+    /// A host file.
+    #[error("files.{name}: {source}")]
+    HostFile {
+        /// The name in the box.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        source: HostFileError,
+    },
+    /// All files together, host files included.
+    #[error("files: together they are larger than 64 MiB")]
+    FilesTooLarge,
+}
+
+/// Makes of a request a job that can be queued.
+///
+/// # Errors
+///
+/// [`RequestError`] names the first field that cannot be.
+pub fn resolve(
+    request: JobRequest,
+    caller: &Caller,
+    config: &Config,
+) -> Result<ResolvedJob, RequestError> {
+    request.validate()?;
+    let key = request.idempotency_key.clone();
+    let key = key.map(|key| (key, mark(&request)));
+    let tenant = tenant(request.tenant.as_deref(), caller)?;
+    let name = request.profile.as_deref().unwrap_or(DEFAULT_PROFILE);
+    let profile = profile(name, &tenant, caller, config)?;
+    let limits = request
+        .limits
+        .resolve(&config.limits_of(profile), &config.ceilings_of(profile))?;
+    let name = name.to_owned();
+    let files = inputs(request.files, profile)?;
+    let payload = Payload {
+        env: environment(profile, request.env),
+        argv: request.command,
+        stdin: request.stdin.unwrap_or_default().0,
+        files,
+        outputs: request.outputs,
+    };
+    let on_worker_lost = match request.retry_on.as_deref() {
+        Some([]) => OnWorkerLost::Quarantine,
+        Some(_) | None => OnWorkerLost::Requeue,
+    };
+    Ok(ResolvedJob {
+        tenant,
+        priority: request.priority,
+        rank: request.rank,
+        bytes: payload.bytes().saturating_add(JOB_OVERHEAD),
+        delay: request.delay_ms.unwrap_or_default().into(),
+        start_within: request.start_within_ms,
+        attempts_max: request.attempts_max.unwrap_or(config.attempts_max),
+        on_worker_lost,
+        limits,
+        profile: name,
+        command: summary(&payload.argv).into(),
+        labels: request.labels,
+        payload: Arc::new(payload),
+        key,
+    })
+}
+
+/// Tells two requests apart: a key that comes again must mean the same.
+fn mark(request: &JobRequest) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+    let mut hasher = DefaultHasher::new();
+    // A request that came as JSON goes as JSON.
+    serde_json::to_vec(request)
+        .unwrap_or_default()
+        .hash(&mut hasher);
+    hasher.finish()
+}
+
+fn tenant(named: Option<&str>, caller: &Caller) -> Result<Arc<str>, RequestError> {
+    match (named, caller.role) {
+        (None, _) => Ok(Arc::clone(&caller.tenant)),
+        (Some(named), _) if *named == *caller.tenant => Ok(Arc::clone(&caller.tenant)),
+        (Some(named), Role::Admin) => Ok(named.into()),
+        (Some(_), Role::Submitter) => Err(RequestError::Tenant {
+            own: caller.tenant.as_ref().to_owned(),
+        }),
+    }
+}
+
+fn profile<'a>(
+    name: &str,
+    tenant: &str,
+    caller: &Caller,
+    config: &'a Config,
+) -> Result<&'a Profile, RequestError> {
+    let may_use = |profile: &Profile| {
+        let users = profile.users.as_ref();
+        caller.role == Role::Admin
+            || users.is_none_or(|users| users.iter().any(|user| user == tenant))
+    };
+    let Some(profile) = config.profiles.get(name) else {
+        let known = config.profiles.iter();
+        let known: Vec<_> = known
+            .filter(|(_, profile)| may_use(profile))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        return Err(RequestError::UnknownProfile {
+            name: name.to_owned(),
+            known: known.join(", "),
+        });
+    };
+    if may_use(profile) {
+        Ok(profile)
+    } else {
+        Err(RequestError::ForbiddenProfile {
+            name: name.to_owned(),
+        })
+    }
+}
+
+/// The files, those of the host read.
+fn inputs(
+    files: BTreeMap<BoxPath, InputFile>,
+    profile: &Profile,
+) -> Result<Vec<Input>, RequestError> {
+    let mut inputs = Vec::with_capacity(files.len());
+    let mut room = FILES_BYTES_MAX;
+    for (name, file) in files {
+        let bytes = match file.content {
+            InputContent::Bytes(bytes) => bytes,
+            InputContent::HostPath(path) => {
+                let read = host_file::read_beneath(&path, &profile.file_roots, room);
+                read.map_err(|source| RequestError::HostFile {
+                    name: name.to_string(),
+                    source,
+                })?
+            }
+        };
+        room = room
+            .checked_sub(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+            .ok_or(RequestError::FilesTooLarge)?;
+        inputs.push(Input {
+            name,
+            mode: file.mode,
+            bytes,
+        });
+    }
+    Ok(inputs)
+}
+
+/// What the sandbox sets, over it the profile's variables, over them the job's.
+fn environment(profile: &Profile, own: BTreeMap<String, String>) -> Vec<(String, String)> {
+    let mut env: BTreeMap<String, String> = ENVIRONMENT
+        .iter()
+        .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    env.extend(profile.env.clone());
+    env.extend(own);
+    env.into_iter().collect()
+}
+
+/// The start of a command, on one line.
+fn summary(argv: &[String]) -> String {
+    let mut text = String::new();
+    for argument in argv {
+        if text.chars().count() > COMMAND_SHOWN_MAX {
+            break;
+        }
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text.extend(argument.chars().take(COMMAND_SHOWN_MAX));
+    }
+    if text.chars().count() > COMMAND_SHOWN_MAX {
+        text = text.chars().take(COMMAND_SHOWN_MAX - 1).collect();
+        text.push('…');
+    }
+    text
+}
+
+impl Payload {
+    /// Bytes of the command, the environment, standard input and the files.
+    pub fn bytes(&self) -> u64 {
+        let strings = self.argv.iter().map(String::len).sum::<usize>()
+            + self
+                .env
+                .iter()
+                .map(|(name, value)| name.len() + value.len())
+                .sum::<usize>();
+        let files = self
+            .files
+            .iter()
+            .map(|file| file.bytes.len())
+            .sum::<usize>();
+        u64::try_from(strings + files + self.stdin.len()).unwrap_or(u64::MAX)
+    }
+
+    /// The order for a worker.
+    pub fn order(&self, attempt: AttemptRef, profile: u16, limits: Limits) -> JobOrder {
+        let inputs = self.files.iter().map(|file| InputHeader {
+            name: file.name.clone(),
+            mode: file.mode,
+            size: u64::try_from(file.bytes.len()).unwrap_or(u64::MAX),
+        });
+        JobOrder {
+            attempt,
+            profile,
+            argv: self.argv.clone(),
+            env: self.env.clone(),
+            limits,
+            stdio: Stdio::Captured {
+                stdin_bytes: u64::try_from(self.stdin.len()).unwrap_or(u64::MAX),
+            },
+            inputs: inputs.collect(),
+            outputs: self.outputs.clone(),
+        }
+    }
+}
+
+impl ResolvedJob {
+    /// What the pool must know of it.
+    pub fn for_pool(&self, id: JobId) -> NewJob {
+        let run_time_max = self
+            .limits
+            .timeout_ms
+            .0
+            .saturating_add(self.limits.grace_ms.0);
+        NewJob {
+            id,
+            tenant: self.tenant.as_ref().to_owned(),
+            priority: self.priority,
+            rank: self.rank,
+            bytes: self.bytes,
+            run_time_max: Duration::from_millis(run_time_max),
+            delay: self.delay,
+            start_within: self.start_within.map(Duration::from),
+            attempts_max: self.attempts_max,
+            on_worker_lost: self.on_worker_lost,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
