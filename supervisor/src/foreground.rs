@@ -38,13 +38,13 @@ mod ending;
 pub mod interruption;
 mod live;
 mod order;
-mod outputs;
 pub mod worker;
 
 use crate::config::{Config, DEFAULT_PROFILE, Profile};
+use crate::gather::Gathered;
+use crate::report::Streams;
 use dialogue::{Dialogue, DialogueError, Event};
 use interruption::Interruptions;
-use outputs::Outputs;
 use worker::{Worker, WorkerError, WorkerPlan};
 
 /// Past a job's wall time and grace, how long its worker has to report.
@@ -257,21 +257,21 @@ impl Run {
             attempt,
             stdio,
         ));
-        let mut outputs = Outputs::new(attempt);
+        let mut outputs = Gathered::default();
         let heard = self.follow(&mut dialogue, attempt, &mut outputs);
         if matches!(heard, Ok(None)) {
             return Ok(RunEnd::Abandoned);
         }
         dialogue.retire(RETIRE_PATIENCE);
-        let kept = match (&heard, &pumps) {
+        let streams = match (&heard, &pumps) {
             (Ok(Some(report)), None) => {
-                let kept = ending::Kept::read(&worker, report, &self.limits);
+                let kept = ending::kept(&worker, report, &self.limits);
                 kept.map_err(|source| RunError::Streams {
                     step: "read what the job wrote",
                     source,
                 })?
             }
-            (_, Some(_)) | (Ok(None) | Err(_), None) => ending::Kept::default(),
+            (_, Some(_)) | (Ok(None) | Err(_), None) => Streams::default(),
         };
         // The worker holds the job's ends of the pipes: only its death lets the pumps see their end. And what the job
         // of a lost worker wrote is passed on like any other's.
@@ -299,7 +299,7 @@ impl Run {
             limits: self.limits,
             ready,
             report: *report,
-            kept,
+            streams,
             files: outputs.finish(),
             queued_at,
         }))))
@@ -331,7 +331,7 @@ impl Run {
         &mut self,
         dialogue: &mut Dialogue<'_>,
         attempt: AttemptRef,
-        outputs: &mut Outputs,
+        outputs: &mut Gathered,
     ) -> Result<Option<Box<AttemptReport>>, DialogueError> {
         let allowed = Duration::from(self.limits.timeout_ms) + Duration::from(self.limits.grace_ms);
         let deadline = Instant::now() + allowed + OVERRUN_SLACK;
@@ -345,12 +345,18 @@ impl Run {
                 }
                 Event::Said(message) => match message {
                     FromWorker::Started(of) if of == attempt => {}
-                    FromWorker::Output(header) => outputs.announced(&header)?,
-                    FromWorker::OutputBytes(bytes) => outputs.came(&bytes)?,
+                    FromWorker::Output(header) if header.attempt == attempt => {
+                        outputs.announce(header.name, header.size)?;
+                    }
+                    FromWorker::OutputBytes(piece) if piece.attempt == attempt => {
+                        outputs.take(&piece.bytes)?;
+                    }
                     FromWorker::Ended(report) if report.attempt == attempt => {
                         return Ok(Some(report));
                     }
                     FromWorker::Started(_)
+                    | FromWorker::Output(_)
+                    | FromWorker::OutputBytes(_)
                     | FromWorker::Ended(_)
                     | FromWorker::Written(_)
                     | FromWorker::Pong(_)

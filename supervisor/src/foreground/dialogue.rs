@@ -29,6 +29,9 @@ const READ_LEN: usize = 64 << 10;
 /// A worker that is of no more use.
 #[derive(Debug, thiserror::Error)]
 pub enum DialogueError {
+    /// It brings out what it may not.
+    #[error(transparent)]
+    Outputs(#[from] crate::gather::GatherError),
     /// It closed its pipe: it is dead.
     #[error("it died")]
     Died,
