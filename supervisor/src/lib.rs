@@ -3,7 +3,7 @@
 //! - [`birth`], [`cgroup`], [`output`]: workers, their cgroups, and what their jobs write;
 //! - [`request`], [`gather`], [`report`]: a job on its way to a worker, and back;
 //! - [`foreground`]: one job without a daemon;
-//! - [`config`], [`driver`], [`store`], [`notify`]: the daemon;
+//! - [`config`], [`driver`], [`store`], [`http`], [`notify`]: the daemon;
 //! - [`client`]: its clients.
 //!
 //! # Invariants
@@ -23,6 +23,7 @@ pub mod foreground;
 
 pub mod config;
 pub mod driver;
+pub mod http;
 pub mod notify;
 pub mod store;
 

@@ -1,0 +1,193 @@
+//! The listener, and one task for each connection.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use futures_util::FutureExt as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use interprocess::local_socket::tokio::{Listener, Stream};
+use interprocess::local_socket::traits::tokio::Listener as _;
+use tokio::io::AsyncWriteExt as _;
+
+use super::connections::{Connections, NoPlace, Place};
+use super::patient::Patient;
+use super::peer::{Access, Credentials, Peer};
+use super::{Ending, Shared, router};
+use crate::config::HttpBounds;
+use crate::request::{Caller, Role};
+
+/// The pause after a connection could not be accepted: there are no descriptors, and trying at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long answers that are being written may go on when the supervisor goes.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What a client is told that finds no place; it may be too impatient to hear it.
+const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    {\"type\":\"urn:wpool:busy\",\"title\":\"too much is going on\",\"status\":503,\
+    \"detail\":\"all connections that this user may have are busy; try again later\",\"retry_after_ms\":1000}";
+
+/// Answers on a socket until the supervisor goes, then lets be finished what is being answered.
+pub async fn serve(listener: Listener, access: Access, shared: Shared) {
+    let connections = Connections::new();
+    let mut ending = shared.ending.clone();
+    let server = Server {
+        access,
+        routes: TowerToHyperService::new(router(shared.clone())),
+        shared,
+        connections: connections.clone(),
+    };
+    loop {
+        tokio::select! {
+            () = ending.has_come() => break,
+            accepted = listener.accept() => match accepted {
+                Ok(stream) => server.admit(stream),
+                Err(error) => {
+                    tracing::warn!(%error, "failed to accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    // Nobody can connect any more; who is being answered gets a moment.
+    drop(listener);
+    if tokio::time::timeout(LAST_WORDS, connections.none_left())
+        .await
+        .is_err()
+    {
+        tracing::debug!("connections were cut off");
+    }
+}
+
+type Routes = TowerToHyperService<axum::Router>;
+
+struct Server {
+    access: Access,
+    routes: Routes,
+    shared: Shared,
+    connections: Connections,
+}
+
+impl Server {
+    /// Gives a new connection its place and its task, or closes it.
+    fn admit(&self, stream: Stream) {
+        let Some(credentials) = Credentials::of(&stream) else {
+            tracing::debug!("a peer of whom nothing is known was turned away");
+            return;
+        };
+        let bounds = self.shared.handle.config();
+        match self.connections.take_place(credentials.uid, &bounds.http) {
+            Ok(place) => {
+                let connection = Connection {
+                    place: Arc::new(place),
+                    credentials,
+                    access: self.access,
+                    routes: self.routes.clone(),
+                    ending: self.shared.ending.clone(),
+                };
+                let bounds = bounds.http.clone();
+                drop(tokio::spawn(connection.serve(stream, bounds)));
+            }
+            Err(NoPlace) => turn_away(stream),
+        }
+    }
+}
+
+/// Says why, if that can be said without waiting.
+fn turn_away(mut stream: Stream) {
+    drop(stream.write_all(NO_PLACE).now_or_never());
+}
+
+struct Connection {
+    place: Arc<Place>,
+    credentials: Credentials,
+    access: Access,
+    routes: Routes,
+    ending: Ending,
+}
+
+impl Connection {
+    async fn serve(mut self, stream: Stream, bounds: HttpBounds) {
+        let Some(role) = self.role().await else {
+            tracing::info!(
+                uid = self.credentials.uid,
+                "a user who may not was turned away"
+            );
+            return;
+        };
+        let peer = Peer {
+            caller: Caller {
+                tenant: self.credentials.tenant(),
+                role,
+            },
+        };
+        let service = {
+            let (place, routes) = (Arc::clone(&self.place), self.routes.clone());
+            service_fn(move |request| answer(request, peer.clone(), &place, &routes))
+        };
+        let stream = TokioIo::new(Patient::new(stream, bounds.body_timeout));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(bounds.header_timeout)
+            .max_header_size(bounds.header_bytes_max)
+            .serve_connection(stream, service);
+        tokio::pin!(connection);
+        let mut is_ending = false;
+        loop {
+            tokio::select! {
+                // How a client goes away is its own affair.
+                _ = connection.as_mut() => return,
+                () = self.place.close.notified() => return,
+                () = self.ending.has_come(), if !is_ending => {
+                    is_ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+
+    async fn role(&self) -> Option<Role> {
+        let (access, credentials) = (self.access, self.credentials);
+        if access.administers(credentials) {
+            return Some(Role::Admin);
+        }
+        // The user database may be on the network.
+        tokio::task::spawn_blocking(move || access.role(credentials))
+            .await
+            .ok()
+            .flatten()
+    }
+}
+
+/// Answers one request; until the answer is written whole its connection is busy.
+fn answer(
+    request: Request<Incoming>,
+    peer: Peer,
+    place: &Place,
+    routes: &Routes,
+) -> impl Future<Output = Result<Response, Infallible>> + use<> {
+    let busy = place.busy();
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(peer);
+    let response = hyper::service::Service::call(routes, request);
+    async move {
+        let response = response.await?;
+        Ok(response.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                // Held by the body, and let go with it.
+                let _held = &busy;
+                frame
+            }))
+        }))
+    }
+}
