@@ -132,7 +132,7 @@ pub(crate) fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(command: Command, screen: &mut Screen<'_>) -> anyhow::Result<u8> {
     match command {
         Command::Run(args) => run::run(args, screen),
-        Command::Serve(args) => serve::serve(args, screen.form()),
+        Command::Serve(args) => serve::serve(args),
         Command::Submit(args) => runtime::block_on(submit::submit(args, screen)),
         Command::Result(args) => runtime::block_on(result::result(args, screen)),
         Command::Logs(args) => runtime::block_on(logs::logs(args, screen)),

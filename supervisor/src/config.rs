@@ -89,7 +89,7 @@ pub const DEFAULT_PROFILE: &str = "default";
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file that cannot be read.
-    #[error("failed to read {path}: {source}; make it readable or name another with --config")]
+    #[error("failed to read {path}: make it readable, or name another with --config")]
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -3,7 +3,7 @@
 //! - [`birth`], [`cgroup`], [`output`]: workers, their cgroups, and what their jobs write;
 //! - [`request`], [`gather`], [`report`]: a job on its way to a worker, and back;
 //! - [`foreground`]: one job without a daemon;
-//! - [`config`], [`driver`], [`store`], [`http`], [`notify`]: the daemon;
+//! - [`config`], [`driver`], [`store`], [`http`], [`notify`], [`serve`]: the daemon;
 //! - [`client`]: its clients.
 //!
 //! # Invariants
@@ -25,6 +25,7 @@ pub mod config;
 pub mod driver;
 pub mod http;
 pub mod notify;
+pub mod serve;
 pub mod store;
 
 pub mod client;

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use wpool::config::Flags;
+use wpool::serve::ServeOptions;
 
 use super::config::SourceArgs;
-use super::screen::Form;
 
 /// Run the daemon: a pool of sandboxed workers, a queue and a control socket
 #[derive(Debug, Args)]
@@ -42,13 +43,16 @@ pub(crate) struct ServeArgs {
     workers: Option<u16>,
 }
 
-pub(crate) fn serve(args: ServeArgs, form: Form) -> anyhow::Result<u8> {
+pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<u8> {
     let ServeArgs {
         config,
         socket,
         state_dir,
         workers,
     } = args;
-    drop((config, socket, state_dir, workers, form));
-    anyhow::bail!("this build of wpool has no daemon yet")
+    wpool::serve::serve(&ServeOptions {
+        source: config.source(Flags { workers }),
+        socket,
+        state_dir,
+    })
 }

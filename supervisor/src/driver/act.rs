@@ -136,6 +136,7 @@ impl Driver {
             store: Arc::new(born.store),
             setup: born.setup,
             failure: born.failure,
+            cgroup: born.cgroup,
             phase: Phase::Greeting,
             isolation: Isolation::default(),
             attempt: None,

@@ -7,6 +7,7 @@ use wpool_protocol::wire::Setup;
 use wpool_sys::birth::FailureReport;
 
 use crate::birth::{BirthError, Nursery};
+use crate::cgroup::SlotDirectory;
 use crate::output::OutputStore;
 
 /// A worker that has just been born.
@@ -26,6 +27,8 @@ pub struct Born {
     pub setup: Setup,
     /// Tells why it could not exec, once it has exited.
     pub failure: Option<FailureReport>,
+    /// Its cgroup, to be removed when it is gone.
+    pub cgroup: Option<SlotDirectory>,
 }
 
 /// Where workers come from.
@@ -49,6 +52,7 @@ impl Births for Nursery {
             store: newborn.store,
             setup: newborn.setup,
             failure: Some(newborn.failure),
+            cgroup: newborn.cgroup,
         })
     }
 }

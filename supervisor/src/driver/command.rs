@@ -39,8 +39,8 @@ pub(crate) enum Command {
     Status(Caller, oneshot::Sender<PoolStatus>),
     /// Tell the pool what to do.
     Order(PoolOrder, oneshot::Sender<()>),
-    /// Use another config from now on.
-    Configure(Box<Reload>),
+    /// Use another config from now on, or say why that cannot be.
+    Configure(Result<Box<Reload>, String>),
     /// Finish what runs, then stop.
     Shutdown,
     /// Stop now.
@@ -229,9 +229,9 @@ impl Handle {
         self.ask(|reply| Command::Order(order, reply)).await
     }
 
-    /// Puts another config in force.
-    pub async fn configure(&self, reload: Reload) -> Result<(), Stopped> {
-        self.tell(Command::Configure(Box::new(reload))).await
+    /// Puts another config in force, or tells why it cannot be.
+    pub async fn configure(&self, reload: Result<Box<Reload>, String>) -> Result<(), Stopped> {
+        self.tell(Command::Configure(reload)).await
     }
 
     /// Finishes what runs within the grace, then stops.

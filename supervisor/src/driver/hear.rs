@@ -21,6 +21,7 @@ use super::input::Input;
 use super::link::Exit;
 use super::seat::{Seat, kill_in_words};
 use super::{Driver, Life};
+use crate::cgroup::SlotDirectory;
 use crate::report;
 
 /// What a message turns out to be.
@@ -293,8 +294,11 @@ impl Driver {
                 "an idle worker was lost"
             );
         }
-        if let Some(place) = self.seats.get_mut(usize::from(worker.slot.0)) {
-            *place = None;
+        let place = self.seats.get_mut(usize::from(worker.slot.0));
+        let cgroup = place.and_then(Option::take).and_then(|seat| seat.cgroup);
+        // Before the next worker of the slot is born, which needs one of the same name.
+        if let Some(Err(error)) = cgroup.map(SlotDirectory::remove) {
+            tracing::warn!(slot = worker.slot.0, %error, "the cgroup of a worker stays");
         }
         self.take_in(Event::WorkerExited(worker));
     }

@@ -36,7 +36,16 @@ impl Driver {
                 });
                 reply.send(()).unwrap_or_default();
             }
-            Command::Configure(reload) => self.configure(*reload),
+            Command::Configure(reload) => {
+                self.notifier.reloading();
+                match reload {
+                    Ok(reload) => self.configure(*reload),
+                    Err(error) => {
+                        tracing::error!(error, "the config is refused, the old one holds");
+                    }
+                }
+                self.notifier.reloaded();
+            }
             Command::Shutdown => self.shut_down(),
             Command::StopAtOnce => self.life = Life::Abandoned,
         }
@@ -108,7 +117,6 @@ impl Driver {
         self.register.set_retention(now, config.retention);
         self.take_in(Event::SettingsChanged(config.pool.clone()));
         self.config.send_replace(config);
-        self.notifier.reloaded();
         tracing::info!("the config was read again");
     }
 

@@ -13,6 +13,7 @@ use wpool_protocol::wire::{Refused, Setup, ToWorker};
 use wpool_sys::birth::FailureReport;
 
 use super::link::{Exit, Link, Speech};
+use crate::cgroup::SlotDirectory;
 use crate::gather::Gathered;
 use crate::output::OutputStore;
 
@@ -29,6 +30,8 @@ pub(super) struct Seat {
     pub(super) store: Arc<OutputStore>,
     pub(super) setup: Setup,
     pub(super) failure: Option<FailureReport>,
+    /// Its cgroup, to be removed when it is gone.
+    pub(super) cgroup: Option<SlotDirectory>,
     /// Where it is in the dialogue.
     pub(super) phase: Phase,
     pub(super) isolation: Isolation,

@@ -143,6 +143,7 @@ impl Births for Cast {
                 cores: vec![],
             },
             failure: None,
+            cgroup: None,
         })
     }
 }

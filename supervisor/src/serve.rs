@@ -1,0 +1,149 @@
+//! The daemon: `wpool serve`.
+//!
+//! ```text
+//!   main thread ── runtime ── driver (births, pidfds, pipes, the pool)
+//!       │                  ├─ http server (the control socket)
+//!       │                  └─ signals, as they come
+//!       ├─ signal thread   SIGTERM, SIGINT: finish what runs; SIGINT again: stop at once; SIGHUP: read the config again
+//!       └─ blocking threads: what would hold the driver up
+//! ```
+//!
+//! # Invariants
+//!
+//! - The runtime runs on the main thread alone: workers are born from it and die with it.
+//! - Of two daemons on one socket the second says so and exits; the first does not notice.
+//! - When it ends, its socket is gone, unless that has become somebody else's.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::watch;
+
+use crate::birth::{BinarySource, Nursery, NurseryPlan, ProfilePlan};
+use crate::cgroup::Delegated;
+use crate::config::{self, Config, Source, usable_cores};
+use crate::driver::{Driver, DriverEnd};
+use crate::http::{Shared, server};
+use crate::notify::Notifier;
+
+mod logging;
+mod signals;
+pub mod socket;
+
+use signals::Signals;
+use socket::ControlSocket;
+
+/// How long blocking work may take to end when everything else has.
+const LAST_BLOCKING: Duration = Duration::from_secs(1);
+
+/// What somebody who was interrupted twice exits with.
+const INTERRUPTED: u8 = 130;
+
+/// Open files that are asked for: connections, and five for each worker.
+const OPEN_FILES: u64 = 65_536;
+
+/// What the command line says.
+#[derive(Clone, Debug, Default)]
+pub struct ServeOptions {
+    /// Where its config comes from.
+    pub source: Source,
+    /// Its control socket.
+    pub socket: Option<PathBuf>,
+    /// Where it keeps what is to survive it.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Runs the daemon to its end, and says what to exit with. To be called on the main thread.
+///
+/// # Errors
+///
+/// One line that says what to do, if it cannot start.
+pub fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
+    let config = config::load(&options.source)?;
+    logging::start(config.log);
+    if let Some(dir) = &options.state_dir {
+        tracing::warn!(dir = %dir.display(), "nothing is kept there yet: jobs and outcomes are in memory only");
+    }
+    raise_open_files();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    let end = runtime.block_on(run(options, config));
+    runtime.shutdown_timeout(LAST_BLOCKING);
+    Ok(match end? {
+        DriverEnd::Stopped => 0,
+        DriverEnd::Abandoned => INTERRUPTED,
+    })
+}
+
+async fn run(options: &ServeOptions, config: Config) -> anyhow::Result<DriverEnd> {
+    // Before anything is born: a second daemon must not even look at the first one's cgroup.
+    let socket = ControlSocket::open(options.socket.clone(), config.http.group.as_deref()).await?;
+    let signals = Signals::listen().context("failed to listen for signals")?;
+    let nursery = Nursery::new(nursery_plan(&config))?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        socket = %socket.path().display(),
+        workers = config.pool.slots,
+        identity = ?nursery.identity(),
+        "wpool starts"
+    );
+    let (driver, handle) = Driver::new(config, Box::new(nursery), Notifier::from_environment());
+    let (end, ending) = watch::channel(false);
+    let (listener, access, guard) = socket.into_parts();
+    let shared = Shared::new(handle.clone(), ending);
+    let server = tokio::spawn(server::serve(listener, access, shared));
+    let signals = tokio::spawn(signals.obey(handle, options.source.clone()));
+    let driver_end = driver.run().await;
+    // Answers that are on their way get a moment; then the socket goes.
+    end.send_replace(true);
+    if let Err(error) = server.await {
+        tracing::error!(%error, "the control socket ended badly");
+    }
+    signals.abort();
+    drop(guard);
+    let driver_end = driver_end?;
+    tracing::info!(end = ?driver_end, "wpool ends");
+    Ok(driver_end)
+}
+
+fn nursery_plan(config: &Config) -> NurseryPlan {
+    let profiles = config.profile_names().into_iter().map(|name| {
+        let profile = config.profiles.get(name);
+        ProfilePlan {
+            name: name.to_owned(),
+            mounts: profile.map_or_else(Vec::new, |profile| profile.mounts.clone()),
+        }
+    });
+    let cgroup = Delegated::find()
+        .inspect_err(|unavailable| {
+            tracing::info!(%unavailable, remedy = unavailable.remedy(), "limits are kept by sampling");
+        })
+        .ok();
+    NurseryPlan {
+        policy: config.isolation,
+        profiles: profiles.collect(),
+        stream_bytes: config.output_bytes_max(),
+        cores: usable_cores().0,
+        binary: BinarySource::SealedCopy,
+        cgroup,
+    }
+}
+
+/// As many open files as may be had: the usual 1024 are fewer than the connections that the config allows.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(OPEN_FILES, |max| max.min(OPEN_FILES));
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit {
+            current: Some(wanted),
+            maximum: limit.maximum,
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the number of open files cannot be raised");
+        }
+    }
+}
