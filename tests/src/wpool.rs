@@ -36,7 +36,16 @@ fn build() -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe()?;
     let profile = test.ancestors().nth(2).context("no profile folder")?;
     let mut build = program(env!("CARGO"));
-    build.args(["build", "--offline", "--package", "wpool", "--bin", "wpool"]);
+    // What `cargo test --workspace` builds, so that there it costs nothing: a build of the package alone chooses
+    // other features of its dependencies, and each of the two would undo the other.
+    build.args([
+        "test",
+        "--offline",
+        "--workspace",
+        "--test",
+        "control",
+        "--no-run",
+    ]);
     if profile.ends_with("release") {
         build.arg("--release");
     }
@@ -46,11 +55,12 @@ fn build() -> anyhow::Result<PathBuf> {
     Ok(profile.join("wpool"))
 }
 
+/// A program of the host's.
 #[expect(
     clippy::disallowed_methods,
     reason = "tests start programs as users do"
 )]
-fn program(path: impl AsRef<OsStr>) -> Command {
+pub fn program(path: impl AsRef<OsStr>) -> Command {
     Command::new(path)
 }
 
@@ -253,7 +263,8 @@ impl Daemon {
             "{method} {path} HTTP/1.1\r\nhost: wpool\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             body.len()
         )?;
-        stream.write_all(body)?;
+        // A daemon may answer and close before it has read a body that it refuses.
+        drop(stream.write_all(body));
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         Answer::parse(&answer)
@@ -365,6 +376,29 @@ pub fn wait_for(mut holds: impl FnMut() -> bool) -> bool {
 /// Lets a moment pass between two looks at something that tells nobody when it changes.
 fn pause() {
     std::thread::park_timeout(Duration::from_millis(5));
+}
+
+/// Memory that a process holds, bytes.
+pub fn resident_bytes(pid: Pid) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.context("no VmRSS")?.trim().trim_end_matches(" kB");
+    Ok(kib.parse::<u64>()? << 10)
+}
+
+/// Runs a command to its end with these bytes on its standard input.
+pub fn feed(mut command: Command, stdin: &[u8]) -> anyhow::Result<Said> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut pipe = child.stdin.take().context("its input is a pipe")?;
+    std::thread::scope(|scope| {
+        // Whoever does not read its input to the end gets no complaint for it.
+        scope.spawn(move || drop(pipe.write_all(stdin)));
+        Ok(child.wait_with_output()?.into())
+    })
 }
 
 /// An answer to a request.

@@ -1,0 +1,175 @@
+//! Clients at their rudest: noise, heads without end, ten thousand of them, and one that never reads.
+//!
+//! What every daemon meets (full queues, large bodies, half requests) is tried beside this, in `daemon/clients.rs`.
+
+use std::io::{Read as _, Write as _};
+
+use anyhow::{Context as _, ensure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde_json::json;
+use wpool_tests::test;
+use wpool_tests::trial::Test;
+use wpool_tests::wpool::{Answer, Daemon};
+
+use super::queue::{outcome, submit};
+
+pub(crate) const TESTS: &[Test] = &[
+    test!(requests_that_are_wrong_are_told_why),
+    test!(a_head_without_end_is_refused),
+    test!(ten_thousand_idle_connections_stop_nobody),
+    test!(a_client_that_vanishes_takes_nothing_with_it),
+    test!(a_reader_that_never_reads_stalls_nobody),
+];
+
+/// Jobs run as before.
+fn goes_on(daemon: &Daemon) -> anyhow::Result<()> {
+    for n in 0..10 {
+        let outcome = daemon.outcome_of(&json!({"command": ["echo", n.to_string()]}))?;
+        ensure!(outcome["stdout"] == format!("{n}\n"), "{outcome}");
+    }
+    Ok(())
+}
+
+/// A refusal is a problem document with this status that names these words.
+fn refused(answer: &Answer, status: u16, words: &[&str]) -> anyhow::Result<()> {
+    ensure!(answer.status == status, "{answer:?}");
+    let problem = answer.json()?;
+    ensure!(problem["status"] == status, "{problem}");
+    ensure!(
+        problem["type"]
+            .as_str()
+            .is_some_and(|kind| kind.starts_with("urn:wpool:")),
+        "{problem}"
+    );
+    for word in words {
+        ensure!(problem.to_string().contains(word), "{word}: {problem}");
+    }
+    Ok(())
+}
+
+fn requests_that_are_wrong_are_told_why() -> anyhow::Result<()> {
+    let daemon = Daemon::start(1)?;
+    for (body, words) in [
+        ("{\"command\": [", &["JSON"][..]),
+        ("[]", &[]),
+        ("{}", &["command"]),
+        (r#"{"command": ["true"], "colour": 1}"#, &["colour"]),
+        (r#"{"command": []}"#, &["command"]),
+        (
+            r#"{"command": ["true"], "limits": {"memory_bytes": 1000000000000000}}"#,
+            &["memory_bytes", "16 GiB"],
+        ),
+        (
+            r#"{"command": ["true"], "limits": {"timeout_ms": -1}}"#,
+            &[],
+        ),
+        (
+            r#"{"command": ["true"], "profile": "none-such"}"#,
+            &["none-such"],
+        ),
+        (
+            r#"{"command": ["true"], "files": {"../up": ""}}"#,
+            &["..", "up"],
+        ),
+        (r#"{"command": ["a\u0000b"]}"#, &["NUL"]),
+    ] {
+        let answer = daemon.ask("POST", "/v1/jobs", Some(body.as_bytes()))?;
+        ensure!((400..500).contains(&answer.status), "{body}: {answer:?}");
+        refused(&answer, answer.status, words).with_context(|| body.to_owned())?;
+    }
+    for (method, path, status) in [
+        ("GET", "/v1/none-such", 404),
+        ("GET", "/v1/jobs/0000000000000", 404),
+        ("PUT", "/v1/jobs", 405),
+    ] {
+        let answer = daemon.ask(method, path, None)?;
+        refused(&answer, status, &[]).with_context(|| format!("{method} {path}"))?;
+    }
+    goes_on(&daemon)
+}
+
+fn a_head_without_end_is_refused() -> anyhow::Result<()> {
+    let daemon = Daemon::start(1)?;
+    let mut stream = daemon.connect()?;
+    stream.write_all(b"GET /v1/status HTTP/1.1\r\n")?;
+    let line = format!("x-{}: y\r\n", "a".repeat(1000));
+    let sent = (0..10_000)
+        .take_while(|_| stream.write_all(line.as_bytes()).is_ok())
+        .count();
+    ensure!(sent < 10_000, "ten megabytes of head were taken");
+    let mut noise = daemon.connect()?;
+    drop(noise.write_all(&[0xff; 4096]));
+    let mut answer = Vec::new();
+    drop(noise.read_to_end(&mut answer));
+    let text = String::from_utf8_lossy(&answer);
+    ensure!(text.is_empty() || text.contains(" 400 "), "{text}");
+    goes_on(&daemon)
+}
+
+fn ten_thousand_idle_connections_stop_nobody() -> anyhow::Result<()> {
+    const CONNECTIONS: u64 = 10_000;
+
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if hard < CONNECTIONS + 200 {
+        // The daemon's bounds are the same for as many as this process may open.
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    } else {
+        setrlimit(Resource::RLIMIT_NOFILE, CONNECTIONS + 200, hard)?;
+    }
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let daemon = Daemon::start(1)?;
+    let mut idle = Vec::new();
+    for _ in 0..CONNECTIONS.min(soft.saturating_sub(200)) {
+        // A full backlog makes `connect` wait until the daemon has accepted and closed others.
+        idle.push(daemon.connect()?);
+    }
+    goes_on(&daemon)?;
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid()))?.count();
+    ensure!(
+        descriptors < 1_500,
+        "the daemon holds {descriptors} descriptors"
+    );
+    drop(idle);
+    goes_on(&daemon)
+}
+
+fn a_client_that_vanishes_takes_nothing_with_it() -> anyhow::Result<()> {
+    let mut daemon = Daemon::start(1)?;
+    let id = submit(
+        &daemon,
+        &json!({"command": ["sh", "-c", "for n in $(seq 50); do echo $n; sleep 0.02; done"]}),
+    )?;
+    for path in [
+        format!("/v1/jobs/{id}/output"),
+        format!("/v1/jobs/{id}/result?wait=60s"),
+    ] {
+        let mut stream = daemon.connect()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: wpool\r\n\r\n")?;
+        drop(stream);
+    }
+    let outcome = outcome(&daemon, &id)?;
+    ensure!(outcome["state"] == "succeeded", "{outcome}");
+    ensure!(outcome["stdout_bytes"] == 141, "{outcome}");
+    goes_on(&daemon)?;
+    daemon.wait_until("their connections are closed", |daemon| {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid()))?.count();
+        Ok(descriptors < 60)
+    })
+}
+
+fn a_reader_that_never_reads_stalls_nobody() -> anyhow::Result<()> {
+    let daemon = Daemon::start(1)?;
+    let id = submit(
+        &daemon,
+        &json!({"command": ["sh", "-c", "sleep 0.3; head -c 100M /dev/zero; echo done >&2"]}),
+    )?;
+    let mut stream = daemon.connect()?;
+    write!(
+        stream,
+        "GET /v1/jobs/{id}/output HTTP/1.1\r\nhost: wpool\r\n\r\n"
+    )?;
+    let outcome = outcome(&daemon, &id)?;
+    ensure!(outcome["state"] == "succeeded", "{}", outcome["cause"]);
+    ensure!(outcome["stderr"] == "done\n", "{}", outcome["stderr"]);
+    goes_on(&daemon)
+}
