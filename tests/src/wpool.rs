@@ -23,6 +23,10 @@ use serde_json::Value;
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Where the program is; built first, if it is this checkout's.
+///
+/// # Panics
+///
+/// If it cannot be built: then no test of it means anything.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| match std::env::var_os("WPOOL_BIN") {
@@ -49,9 +53,9 @@ fn build() -> anyhow::Result<PathBuf> {
     if profile.ends_with("release") {
         build.arg("--release");
     }
-    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).output()?;
-    let said = String::from_utf8_lossy(&built.stderr);
-    ensure!(built.status.success(), "{said}");
+    let output = build.current_dir(env!("CARGO_MANIFEST_DIR")).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}");
     Ok(profile.join("wpool"))
 }
 

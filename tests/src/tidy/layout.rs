@@ -40,6 +40,9 @@ const EMPTY_NAMES: [&str; 11] = [
     "various",
 ];
 
+/// How files end that a tool has left behind.
+const LEFT_OVER: [&str; 3] = [".snap.new", ".orig", ".rej"];
+
 /// The top level holds what the owner fixed, and nothing else.
 pub fn top_level(repository: &Repository) -> Vec<String> {
     let strangers = repository
@@ -67,7 +70,7 @@ pub fn names(repository: &Repository) -> Vec<String> {
         {
             wrong.push(format!("{path}: its name says nothing about what it holds"));
         }
-        if path.ends_with(".snap.new") || path.ends_with(".orig") || path.ends_with(".rej") {
+        if LEFT_OVER.iter().any(|ending| path.ends_with(ending)) {
             wrong.push(format!("{path}: is left over"));
         }
         if path.contains(char::is_whitespace) || !path.is_ascii() {

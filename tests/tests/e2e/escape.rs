@@ -122,13 +122,14 @@ fn secrets_of_the_user_are_not_seen() -> anyhow::Result<()> {
     fs::write(&secret, "the word")?;
     contained(&python(&format!(
         "import os\n\
-         try: print('escaped:', open({secret:?}).read())\n\
+         try: print('escaped:', open('{}').read())\n\
          except OSError: pass\n\
          for pid in os.listdir('/proc'):\n\
          \x20   try:\n\
          \x20       if b'cargo' in open(f'/proc/{{pid}}/environ', 'rb').read(): print('escaped: environ of', pid)\n\
          \x20   except OSError: pass\n\
-         print('tried')"
+         print('tried')",
+        secret.display()
     ))?)
 }
 

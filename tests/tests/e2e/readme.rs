@@ -4,6 +4,7 @@
 //! in place of `wpool serve &`. A comment `# exits N` says what a line exits with where that is not 0. Lines that
 //! begin with `cargo` are what this very build and this very run are; they are not run again.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -45,8 +46,8 @@ fn its_commands_do_what_it_says() -> anyhow::Result<()> {
         let code = line
             .split_once("# exits ")
             .map_or("0", |(_, code)| code.trim());
-        script.push_str(&format!("{line}\nprintf '%s\\n' $? >&9\n"));
-        expected.push_str(&format!("{code}\n"));
+        writeln!(script, "{line}\nprintf '%s\\n' $? >&9")?;
+        writeln!(expected, "{code}")?;
     }
     let folder = tempfile::tempdir()?;
     let codes = folder.path().join("codes");

@@ -135,8 +135,8 @@ fn a_virtual_environment_is_shown_read_only() -> anyhow::Result<()> {
     let venv = folder.path().join("venv");
     let mut make = program("/usr/bin/python3");
     make.args(["-m", "venv", "--without-pip"]).arg(&venv);
-    let made = feed(make, b"")?;
-    ensure!(made.code == 0, "{made:?}");
+    let said = feed(make, b"")?;
+    ensure!(said.code == 0, "{said:?}");
     let packages = fs::read_dir(venv.join("lib"))?
         .flatten()
         .map(|entry| entry.path().join("site-packages"))
