@@ -102,6 +102,11 @@ fn documents_name_commands_that_can_be_typed() {
 }
 
 #[test]
+fn every_promise_names_the_test_that_keeps_it() {
+    hold(markdown::promises);
+}
+
+#[test]
 fn the_code_map_is_whole() {
     hold(markdown::code_map);
 }

@@ -131,6 +131,39 @@ pub fn commands(repository: &Repository) -> Vec<String> {
     wrong
 }
 
+/// In a table of promises, each row names what keeps it, and every test that it names is one.
+pub fn promises(repository: &Repository) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (path, text) in repository.with_extension("md") {
+        let mut is_table = false;
+        for (number, line) in prose(text) {
+            is_table = line.starts_with('|') && (is_table || line.contains("| kept by |"));
+            let is_row = is_table && !line.contains("| kept by |") && !line.contains("| --- |");
+            if !is_row {
+                continue;
+            }
+            if spans(line).next().is_none() {
+                wrong.push(format!("{path}:{number}: nothing keeps this promise"));
+            }
+            for span in spans(line).filter(|span| is_test_name(span)) {
+                let definition = format!("fn {span}(");
+                let is_there = repository
+                    .with_extension("rs")
+                    .any(|(_, text)| text.contains(&definition));
+                if !is_there {
+                    wrong.push(format!("{path}:{number}: there is no test {span}"));
+                }
+            }
+        }
+    }
+    wrong
+}
+
+/// Whether a code span reads like the name of a test: a sentence in one word.
+fn is_test_name(span: &str) -> bool {
+    span.split('_').count() > 3 && span.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+}
+
 /// The code map names every crate and everything at the top.
 pub fn code_map(repository: &Repository) -> Vec<String> {
     let Some(text) = repository.text(ARCHITECTURE) else {
@@ -186,6 +219,17 @@ mod tests {
             ("tests/tests/a/b.rs", "fn in_a_module() {}"),
         ]);
         assert_eq!(names(&repository).len(), 2);
+    }
+
+    #[test]
+    fn a_promise_that_nothing_keeps_is_seen() {
+        let readme = "# A\n| promise | kept by |\n| --- | --- |\n| one | `a_test_of_one_thing` |\n\
+                      | two | `a_test_of_no_thing` |\n| three | hope |\n\n| limit | x |\n| wall | |\n";
+        let repository = Repository::invented(&[
+            ("README.md", readme),
+            ("tests/tests/a.rs", "fn a_test_of_one_thing() {}"),
+        ]);
+        assert_eq!(promises(&repository).len(), 2);
     }
 
     #[test]

@@ -169,17 +169,16 @@ fn first(daemon: &Daemon) -> anyhow::Result<Value> {
         let page = daemon
             .get(&format!("/v1/jobs?limit=1000{before}"))?
             .json()?;
-        match page["next"].as_str() {
-            Some(next) => before = format!("&before={next}"),
-            None => {
-                let jobs = page["jobs"].as_array().context("no jobs")?;
-                let id = jobs
-                    .last()
-                    .and_then(|job| job["id"].as_str())
-                    .context("no job")?;
-                return daemon.get(&format!("/v1/jobs/{id}/result"))?.json();
-            }
+        if let Some(next) = page["next"].as_str() {
+            before = format!("&before={next}");
+            continue;
         }
+        let jobs = page["jobs"].as_array().context("no jobs")?;
+        let id = jobs
+            .last()
+            .and_then(|job| job["id"].as_str())
+            .context("no job")?;
+        return daemon.get(&format!("/v1/jobs/{id}/result"))?.json();
     }
 }
 
