@@ -149,7 +149,7 @@ impl Rig {
             },
             commands: File::from(born.commands.try_clone()?),
             replies: File::from(born.replies.try_clone()?),
-            decoder: Decoder::default(),
+            decoder: Decoder::of_replies(),
             jobs: 0,
             born,
         };

@@ -1,3 +1,5 @@
+//! The config in all its layers: what is refused, what is merged, what is shown.
+
 use proptest::prelude::*;
 use wpool_protocol::limits::LimitsRequest;
 use wpool_protocol::quantity::{ByteSize, Millis};

@@ -85,7 +85,7 @@ impl Link {
         let ear = Ear {
             worker,
             replies: Some(replies),
-            decoder: Decoder::default(),
+            decoder: Decoder::of_replies(),
             tell,
         };
         let ear = tokio::spawn(ear.listen(pidfd)).abort_handle();

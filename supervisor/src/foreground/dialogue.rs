@@ -117,7 +117,7 @@ impl<'a> Dialogue<'a> {
         Self {
             worker,
             phase: Phase::Idle,
-            decoder: Decoder::default(),
+            decoder: Decoder::of_replies(),
             outgoing: Vec::new(),
             written: 0,
             is_deaf: false,

@@ -1,3 +1,5 @@
+//! Reports of workers become outcomes that read as promised.
+
 use wpool_pool::event::JobEnd;
 use wpool_protocol::id::{AttemptNumber, AttemptRef};
 use wpool_protocol::outcome::MeasuredBy;

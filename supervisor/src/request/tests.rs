@@ -1,3 +1,5 @@
+//! Requests become orders under a config, or one clear refusal.
+
 use wpool_protocol::blob::Blob;
 use wpool_protocol::id::AttemptNumber;
 use wpool_protocol::job::RetryOn;
