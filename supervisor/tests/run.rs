@@ -5,12 +5,11 @@
 #![expect(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    clippy::print_stdout,
     reason = "the command line is tested as it is typed, what a test sets up must work, what is skipped is said"
 )]
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{Read as _, Write as _, stderr};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
@@ -37,10 +36,15 @@ fn sandbox_works() -> bool {
     *WORKS.get_or_init(|| {
         let doctor = wpool().arg("doctor").output().unwrap();
         if !doctor.status.success() {
-            println!(
-                "skipped: {}",
-                text(&doctor.stdout).lines().last().unwrap_or_default()
-            );
+            stderr()
+                .write_all(
+                    format!(
+                        "skipped: {}\n",
+                        text(&doctor.stdout).lines().last().unwrap_or_default()
+                    )
+                    .as_bytes(),
+                )
+                .unwrap();
         }
         doctor.status.success()
     })

@@ -8,6 +8,7 @@
     clippy::print_stderr,
     reason = "a test says what went wrong by panicking, and a skipped one says why"
 )]
+use std::io::{Write as _, stderr};
 
 use std::fs::File;
 use std::io::Read as _;
@@ -60,7 +61,9 @@ fn slot() -> Option<MutexGuard<'static, Slot>> {
     match made {
         Ok(slot) => Some(slot.lock().unwrap_or_else(PoisonError::into_inner)),
         Err(reason) => {
-            eprintln!("skipped: {reason}");
+            stderr()
+                .write_all(format!("skipped: {reason}\n").as_bytes())
+                .unwrap();
             None
         }
     }

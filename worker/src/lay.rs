@@ -225,6 +225,7 @@ fn give(
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::stderr;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
     use std::path::Path;
 
@@ -325,7 +326,9 @@ mod tests {
     #[test]
     fn the_jobs_ids_own_what_is_laid_in() {
         if !nix::unistd::geteuid().is_root() {
-            println!("skipped: only root may give files away");
+            stderr()
+                .write_all(b"skipped: only root may give files away\n")
+                .unwrap();
             return;
         }
         let root = tempfile::tempdir().unwrap();

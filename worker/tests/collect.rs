@@ -1,6 +1,7 @@
 //! Outputs of hostile jobs, brought out of real directories: the attacks of a job on whoever collects.
 
 #![cfg(test)]
+use std::io::{Write as _, stderr};
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
@@ -185,7 +186,9 @@ fn what_is_no_regular_file_is_refused_and_blocks_nobody() {
         device,
     ) {
         Ok(()) => names.push("zero"),
-        Err(errno) => println!("skipped: devices cannot be made here: {errno}"),
+        Err(errno) => stderr()
+            .write_all(format!("skipped: devices cannot be made here: {errno}\n").as_bytes())
+            .unwrap(),
     }
     for name in &names {
         assert_eq!(
@@ -216,7 +219,9 @@ fn a_file_of_a_terabyte_that_is_none_costs_nothing() {
     let root = tempfile::tempdir().unwrap();
     let sparse = File::create(root.path().join("sparse")).unwrap();
     if let Err(error) = sparse.set_len(1 << 40) {
-        println!("skipped: no file of 1 TiB can be made here: {error}");
+        stderr()
+            .write_all(format!("skipped: no file of 1 TiB can be made here: {error}\n").as_bytes())
+            .unwrap();
         return;
     }
     fs::write(root.path().join("z"), "small").unwrap();
@@ -389,7 +394,9 @@ fn a_tmpfs_that_is_mounted_nowhere_is_collected_from() {
     let detached = match tmpfs {
         Ok(detached) => detached,
         Err(errno) => {
-            println!("skipped: a tmpfs cannot be made here: {errno}");
+            stderr()
+                .write_all(format!("skipped: a tmpfs cannot be made here: {errno}\n").as_bytes())
+                .unwrap();
             return;
         }
     };

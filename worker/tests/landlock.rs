@@ -5,6 +5,7 @@
     clippy::disallowed_methods,
     reason = "tests start programs by std's Command"
 )]
+use std::io::{Write as _, stderr};
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -25,12 +26,18 @@ fn abi_at_least(wanted: u32) -> bool {
     let abi = match state() {
         LayerState::Active(detail) => detail.trim_start_matches("ABI ").parse().unwrap_or(0),
         LayerState::Missing { reason, .. } => {
-            println!("skipped: {reason}");
+            stderr()
+                .write_all(format!("skipped: {reason}\n").as_bytes())
+                .unwrap();
             return false;
         }
     };
     if abi < wanted {
-        println!("skipped: Landlock has ABI {abi} here, {wanted} is wanted");
+        stderr()
+            .write_all(
+                format!("skipped: Landlock has ABI {abi} here, {wanted} is wanted\n").as_bytes(),
+            )
+            .unwrap();
     }
     abi >= wanted
 }

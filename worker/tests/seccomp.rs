@@ -9,6 +9,7 @@
     clippy::disallowed_methods,
     reason = "tests start programs by std's Command"
 )]
+use std::io::{Write as _, stderr};
 
 use std::env;
 use std::fmt::Write as _;
@@ -43,7 +44,7 @@ fn confined() {
     let mut target = Command::new(words[0]);
     target.args(&words[1..]).env_remove(COMMAND);
     // Standard output belongs to the test harness up to here.
-    nix::unistd::dup2_stdout(std::io::stderr()).unwrap();
+    nix::unistd::dup2_stdout(stderr()).unwrap();
     rustix::thread::set_no_new_privs(true).unwrap();
     load(&program).unwrap();
     panic!("{:?}", target.exec());
@@ -79,7 +80,9 @@ fn here(program: &str, trial: &[&str]) -> bool {
         .status()
         .is_ok_and(|status| status.success());
     if !runs {
-        println!("skipped: {program} is not on this machine");
+        stderr()
+            .write_all(format!("skipped: {program} is not on this machine\n").as_bytes())
+            .unwrap();
     }
     runs
 }

@@ -7,12 +7,11 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stderr,
     reason = "a test says what went wrong by panicking, and a skipped one says why"
 )]
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _, stderr};
 use std::os::fd::AsFd as _;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -71,7 +70,9 @@ fn job(script: &str) -> Option<Job> {
     let mut line = String::new();
     output.read_line(&mut line).unwrap();
     if line != "ready\n" {
-        eprintln!("skipped: unshare, user namespaces or python3 are missing here");
+        stderr()
+            .write_all(b"skipped: unshare, user namespaces or python3 are missing here\n")
+            .unwrap();
         return None;
     }
     let pid = unshare.id();
