@@ -5,7 +5,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stderr,
     reason = "a test says what went wrong by panicking, and a skipped one says why"
 )]
 use std::io::{Write as _, stderr};

@@ -13,6 +13,9 @@ use wpool_tests::test;
 use wpool_tests::trial::Test;
 use wpool_tests::wpool::{Daemon, binary, feed, program};
 
+/// Read when this is built: whoever runs it may have no checkout.
+const README: &str = include_str!("../../../README.md");
+
 pub(crate) const TESTS: &[Test] = &[test!(its_commands_do_what_it_says, "python3", "curl")];
 
 /// Lines that are not typed here: builds, and the daemon that the test has started itself.
@@ -47,11 +50,7 @@ fn set_up(folder: &Path, daemon: &Daemon) -> anyhow::Result<()> {
 }
 
 fn its_commands_do_what_it_says() -> anyhow::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("the crate has a parent folder")?;
-    let readme = fs::read_to_string(root.join("README.md"))?;
-    let lines = lines(&readme);
+    let lines = lines(README);
     ensure!(lines.len() >= 5, "too few commands: {lines:?}");
     let daemon = Daemon::start(2)?;
     let mut script = String::new();
