@@ -125,6 +125,15 @@ impl Rig {
 
     /// A worker whose jobs see these host paths, too.
     pub fn with_mounts(mounts: Vec<(PathBuf, String)>) -> anyhow::Result<Self> {
+        Self::build(mounts, Vec::new())
+    }
+
+    /// A worker whose jobs may use these cores.
+    pub fn with_cores(cores: Vec<u16>) -> anyhow::Result<Self> {
+        Self::build(Vec::new(), cores)
+    }
+
+    fn build(mounts: Vec<(PathBuf, String)>, cores: Vec<u16>) -> anyhow::Result<Self> {
         let nursery = Nursery::new(NurseryPlan {
             policy: IsolationPolicy::Required,
             profiles: vec![ProfilePlan {
@@ -132,7 +141,7 @@ impl Rig {
                 mounts,
             }],
             stream_bytes: STREAM_BYTES,
-            cores: Vec::new(),
+            cores,
             binary: BinarySource::SealedCopy,
             cgroup: None,
         })?;

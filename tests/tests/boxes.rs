@@ -6,6 +6,7 @@
 mod boxes {
     pub(crate) mod endings;
     pub(crate) mod escapes;
+    pub(crate) mod evasions;
     pub(crate) mod leftovers;
     pub(crate) mod streams;
 }
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     trial::run([
         boxes::endings::TESTS,
         boxes::escapes::TESTS,
+        boxes::evasions::TESTS,
         boxes::leftovers::TESTS,
         boxes::streams::TESTS,
     ])

@@ -8,7 +8,7 @@
 //! | unseen | bounded by |
 //! | --- | --- |
 //! | a file in memory (`memfd_create`) that is written, or no longer mapped | the call is refused (`ENOSYS`) where there is no memory controller; programs fall back to `/dev/shm` |
-//! | System V shared memory that nobody has attached | `kernel.shmall` of the job's ipc namespace |
+//! | System V shared memory, semaphores and messages | the calls that make them are refused (`ENOSYS`) |
 //! | bytes in pipes and sockets | `fs.pipe-user-pages-soft`, socket buffers; 64 MiB of pipes a user |
 //! | page tables between two looks | the address space (`RLIMIT_AS`): 1/512 of it a process |
 //! | huge pages: 8 MiB per ms instead of 3 | switched off for the job (`PR_SET_THP_DISABLE`) |

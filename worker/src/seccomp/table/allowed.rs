@@ -51,7 +51,7 @@ const FILES: &[Call] = calls![
 const DESCRIPTORS: &[Call] = calls![
     SYS_read SYS_pread64 SYS_readv SYS_preadv SYS_preadv2
     SYS_write SYS_pwrite64 SYS_writev SYS_pwritev SYS_pwritev2 SYS_lseek
-    SYS_close SYS_close_range SYS_dup SYS_dup2 SYS_dup3 SYS_fcntl
+    SYS_close SYS_close_range SYS_dup SYS_dup2 SYS_dup3
     SYS_pipe SYS_pipe2 SYS_splice SYS_tee SYS_vmsplice SYS_sendfile SYS_copy_file_range
 ];
 
@@ -92,13 +92,13 @@ const TIME: &[Call] = calls![
 const SOCKETS: &[Call] = calls![
     SYS_bind SYS_connect SYS_listen SYS_accept SYS_accept4 SYS_shutdown
     SYS_sendto SYS_sendmsg SYS_sendmmsg SYS_recvfrom SYS_recvmsg SYS_recvmmsg
-    SYS_getsockname SYS_getpeername SYS_setsockopt SYS_getsockopt
+    SYS_getsockname SYS_getpeername SYS_getsockopt
 ];
 
 const IPC: &[Call] = calls![
     SYS_shmat SYS_shmdt SYS_shmctl
-    SYS_semget SYS_semop SYS_semtimedop SYS_semctl
-    SYS_msgget SYS_msgsnd SYS_msgrcv SYS_msgctl
+    SYS_semop SYS_semtimedop SYS_semctl
+    SYS_msgsnd SYS_msgrcv SYS_msgctl
     SYS_mq_open SYS_mq_unlink SYS_mq_timedsend SYS_mq_timedreceive SYS_mq_notify SYS_mq_getsetattr
 ];
 
@@ -109,7 +109,7 @@ const IDENTITY: &[Call] = calls![
 ];
 
 const SCHEDULING: &[Call] = calls![
-    SYS_sched_yield SYS_sched_getaffinity SYS_sched_setaffinity
+    SYS_sched_yield SYS_sched_getaffinity
     SYS_sched_getparam SYS_sched_setparam SYS_sched_getscheduler SYS_sched_setscheduler
     SYS_sched_getattr SYS_sched_setattr SYS_sched_rr_get_interval
     SYS_sched_get_priority_max SYS_sched_get_priority_min

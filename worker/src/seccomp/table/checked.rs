@@ -9,8 +9,8 @@ use super::{Accounting, Answer, Call, Case, Group, Row, Rule, Test};
 
 pub(super) fn rows(accounting: Accounting) -> impl Iterator<Item = Row> {
     let varying: &[Row] = match accounting {
-        Accounting::Cgroup => &[PRCTL, MEMFD_CREATE],
-        Accounting::Sampling => &[PRCTL_SAMPLING],
+        Accounting::Cgroup => &[PRCTL, MEMFD_CREATE, SHMGET, SEMGET, MSGGET, SETSOCKOPT],
+        Accounting::Sampling => &[PRCTL_SAMPLING, SETSOCKOPT_SAMPLING],
     };
     CHECKED.iter().chain(varying).copied()
 }
@@ -46,6 +46,16 @@ const fn row(
         group,
         rule: Rule::Check { cases, otherwise },
         reason,
+    }
+}
+
+/// A row that is allowed under one way of accounting, and has another rule under the other.
+const fn always(call: Call, group: Group) -> Row {
+    Row {
+        call,
+        group,
+        rule: Rule::Always(Answer::Allow),
+        reason: "",
     }
 }
 
@@ -220,17 +230,15 @@ const CHECKED: &[Row] = &[
         "all but the machine's reserved huge pages, which no account of the job's counts",
     ),
     row(
-        Call::new("SYS_shmget", libc::SYS_shmget),
-        Group::Ipc,
+        Call::new("SYS_fcntl", libc::SYS_fcntl),
+        Group::Descriptors,
         &[Case {
-            when: &[Test::AnyBit {
-                argument: 2,
-                bits: 0o4000, // SHM_HUGETLB
-            }],
-            answer: EPERM,
+            // SETLEASE, NOTIFY, SETDELEG.
+            when: &[Test::is(1, &[1024, 1026, 1032])],
+            answer: EINVAL,
         }],
         Answer::Allow,
-        "all but the machine's reserved huge pages, which no account of the job's counts",
+        "all but what holds up or watches others who open a shared file: a lease makes them wait for 45 s",
     ),
     row(
         Call::new("SYS_madvise", libc::SYS_madvise),
@@ -243,6 +251,40 @@ const CHECKED: &[Row] = &[
         "all but merging equal pages with those of others: how long a write takes would tell what they hold",
     ),
 ];
+
+const SHMGET: Row = row(
+    Call::new("SYS_shmget", libc::SYS_shmget),
+    Group::Ipc,
+    &[Case {
+        when: &[Test::AnyBit {
+            argument: 2,
+            bits: 0o4000, // SHM_HUGETLB
+        }],
+        answer: EPERM,
+    }],
+    Answer::Allow,
+    "all but the machine's reserved huge pages, which no account of the job's counts",
+);
+
+/// Counted by a memory controller; under sampling refused.
+const SEMGET: Row = always(Call::new("SYS_semget", libc::SYS_semget), Group::Ipc);
+const MSGGET: Row = always(Call::new("SYS_msgget", libc::SYS_msgget), Group::Ipc);
+const SETSOCKOPT: Row = always(
+    Call::new("SYS_setsockopt", libc::SYS_setsockopt),
+    Group::Sockets,
+);
+
+const SETSOCKOPT_SAMPLING: Row = row(
+    Call::new("SYS_setsockopt", libc::SYS_setsockopt),
+    Group::Sockets,
+    &[Case {
+        // SOL_SOCKET; SNDBUF, RCVBUF, SNDBUFFORCE, RCVBUFFORCE.
+        when: &[Test::is(1, &[1]), Test::is(2, &[7, 8, 32, 33])],
+        answer: Answer::Pretend,
+    }],
+    Answer::Allow,
+    "all but the size of buffers, which stays as it is: sampling can count sockets, not what lies in them",
+);
 
 const MEMFD_CREATE: Row = row(
     Call::new("SYS_memfd_create", libc::SYS_memfd_create),

@@ -13,7 +13,7 @@ use super::{Accounting, Answer, Call, Group, Row, Rule, calls};
 pub(super) fn rows(accounting: Accounting) -> impl Iterator<Item = Row> {
     let sampling: &[Refusal] = match accounting {
         Accounting::Cgroup => &[],
-        Accounting::Sampling => &[UNSEEN_MEMORY],
+        Accounting::Sampling => &[UNSEEN_MEMORY, UNSEEN_OBJECTS],
     };
     REFUSED.iter().chain(sampling).flat_map(|refusal| {
         refusal.calls.iter().map(|call| Row {
@@ -38,6 +38,13 @@ const UNSEEN_MEMORY: Refusal = Refusal {
     answer: ENOSYS,
     reason: "what is written to it belongs to no process, so that sampling would not see it; /dev/shm has a limit",
     calls: calls![SYS_memfd_create],
+};
+
+const UNSEEN_OBJECTS: Refusal = Refusal {
+    answer: ENOSYS,
+    reason: "System V objects hold memory that belongs to no process, without end: sampling would not see it; \
+             /dev/shm, /dev/mqueue and semaphores in them have limits",
+    calls: calls![SYS_shmget SYS_semget SYS_msgget],
 };
 
 const REFUSED: &[Refusal] = &[
@@ -143,6 +150,11 @@ const REFUSED: &[Refusal] = &[
         answer: ENOSYS,
         reason: "segments of the 16-bit past, and holes in the kernel since",
         calls: calls![SYS_modify_ldt],
+    },
+    Refusal {
+        answer: Answer::Pretend,
+        reason: "would let a job out of the cores that it was given; whoever pins threads means it as a hint",
+        calls: calls![SYS_sched_setaffinity],
     },
     Refusal {
         answer: Answer::Pretend,
