@@ -22,7 +22,7 @@ use wpool_protocol::limits::{Limits, LimitsRequest};
 use wpool_protocol::outcome::{IsolationLevel, OutputError};
 use wpool_protocol::wire::{
     AttemptReport, FromWorker, Hello, InputBytes, InputHeader, InputTarget, IsolationPolicy,
-    JobOrder, Ready, Stdio, Stream, ToWorker,
+    JobOrder, Ready, Stdio, Stream, ToWorker, Written,
 };
 
 /// How long a test waits for anything.
@@ -244,6 +244,15 @@ impl Rig {
         }
         self.say(&ToWorker::Start(attempt))?;
         Ok(attempt)
+    }
+
+    /// Waits until the job has written more than that, and says how much.
+    pub fn written_more(&mut self, than: Written) -> anyhow::Result<Written> {
+        self.say(&ToWorker::Follow(than))?;
+        match self.hear()? {
+            FromWorker::Written(written) => Ok(written),
+            other => anyhow::bail!("the job has ended: {other:?}"),
+        }
     }
 
     fn feed(&mut self, target: InputTarget, content: &[u8]) -> anyhow::Result<()> {

@@ -91,6 +91,20 @@ impl Capture {
         }
     }
 
+    /// Takes in what the pipe holds and closes it: for when the job's tree is dead.
+    ///
+    /// Not until its end: a job can hand its descriptors to a server of the host's whose socket it was shown,
+    /// and who holds on to them, or writes on and on.
+    pub(crate) fn finish(&mut self, store: &Store, buffer: &mut [u8]) -> io::Result<()> {
+        let Some(pipe) = &self.pipe else {
+            return Ok(());
+        };
+        let until = self.total + rustix::io::ioctl_fionread(pipe)?;
+        while self.total < until && self.pump(store, buffer)? == Progress::Moved {}
+        self.pipe = None;
+        Ok(())
+    }
+
     fn keep(&mut self, store: &Store, bytes: &[u8]) -> io::Result<()> {
         let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let until = self.total + len;

@@ -50,6 +50,8 @@ pub(crate) struct JobBox {
     laying: Option<InputFile>,
     /// Inputs begun so far.
     begun: usize,
+    /// How many cores it can use at once.
+    cores: u16,
     meter: Meter,
 }
 
@@ -139,6 +141,7 @@ pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<J
         directory: open_beneath(&files, "box")?,
         laying: None,
         begun: 0,
+        cores: slot.surroundings.cores_of(limits.cpus),
         run: Run::new(Parts {
             attempt: order.attempt,
             limits,
@@ -290,10 +293,10 @@ impl JobBox {
     fn watch(&self, tree: TreeReader, now: Instant) -> Meter {
         let limits = &self.run.limits;
         let watch = match &self.cgroup {
-            None => Ok(Watch::sampling(tree, limits, limits.cpus, now)),
+            None => Ok(Watch::sampling(tree, limits, self.cores, now)),
             Some(job) => job
                 .meter()
-                .and_then(|meter| Watch::cgroup(meter, tree, limits, limits.cpus, now)),
+                .and_then(|meter| Watch::cgroup(meter, tree, limits, self.cores, now)),
         };
         watch.map_or_else(
             |error| Meter::Broken(init::with_source(&error)),
@@ -318,6 +321,9 @@ impl JobBox {
             }
             Meter::Ready(_) | Meter::Done(_) => return Ok(()),
         };
+        if let Some(grace) = self.run.grace() {
+            watch.grant(grace);
+        }
         match watch.look() {
             Ok(None) => Ok(()),
             Ok(Some(excess)) => {

@@ -57,6 +57,16 @@ pub(crate) struct Surroundings {
     pub(crate) own_processes: u32,
 }
 
+impl Surroundings {
+    /// How many cores a job can use that may use `cpus`.
+    pub(crate) fn cores_of(&self, cpus: u16) -> u16 {
+        match u16::try_from(self.cores.len()) {
+            Ok(named @ 1..) => cpus.min(named),
+            Ok(0) | Err(_) => cpus,
+        }
+    }
+}
+
 /// Whether jobs are in a Landlock domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SecondWall {

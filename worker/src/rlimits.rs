@@ -26,7 +26,7 @@ const ADDRESS_SPACE_MIN: u64 = 64 << 30;
 /// Address space for each byte of the memory limit: a java on a large machine reserves a multiple of what it uses.
 const ADDRESS_SPACE_PER_BYTE: u64 = 16;
 
-/// CPU seconds of one process beyond the limit of its tree: then the account must have failed.
+/// CPU seconds of one process beyond the limit of its tree and its time of grace: then the account must have failed.
 const CPU_BEYOND_S: u64 = 10;
 
 const STACK_SOFT_BYTES: u64 = 8 << 20;
@@ -72,7 +72,10 @@ pub fn for_job(limits: &Limits, accounting: Accounting, own_processes: u32) -> V
             ),
         ),
     };
-    let cpu_s = (limits.cpu_ms.0.div_ceil(1_000)).saturating_add(CPU_BEYOND_S);
+    let grace_ms = limits.grace_ms.0.saturating_mul(u64::from(limits.cpus));
+    let cpu_s = (limits.cpu_ms.0.saturating_add(grace_ms))
+        .div_ceil(1_000)
+        .saturating_add(CPU_BEYOND_S);
     let same = |resource, value| ResourceLimit {
         resource,
         soft: value,

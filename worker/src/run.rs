@@ -11,9 +11,10 @@
 //!
 //! # Invariants
 //!
-//! - A run is over when its init has said `Ended` (or is dead) *and* both output pipes are at their end:
-//!   the tree is dead then, and nothing changes its files any more.
-//! - The first verdict stays.
+//! - A run is over when its init has said `Ended` or is dead, as its pidfd says: the tree is dead then, and
+//!   nothing changes its files any more. The end of its pipes says neither: a tree may have closed them, and
+//!   somebody outside may have been handed one.
+//! - The first verdict stays. What else happens in the time of grace only shortens it.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -23,10 +24,11 @@ use std::time::{Duration, Instant};
 use wpool_protocol::frame::{self, Decoder};
 use wpool_protocol::id::AttemptRef;
 use wpool_protocol::limits::{LimitName, Limits};
+use wpool_protocol::quantity::Millis;
 use wpool_protocol::wire::{Ending, Written};
 use wpool_sys::clone3::Child;
 
-use crate::capture::{Capture, Progress, Store};
+use crate::capture::{Capture, Store};
 use crate::dialogue::{Launch, MainEnd, Order, Report, TreeEnd};
 use crate::feed::Feed;
 
@@ -49,6 +51,8 @@ pub(crate) struct Run {
     verdict: Option<Verdict>,
     /// Why the tree cannot be watched.
     unwatched: Option<String>,
+    /// The init has closed its pipe: it is about to die, and the kernel to end its tree.
+    is_mute: bool,
     /// What the init said last of the tree.
     end: Option<End>,
     /// When the program began.
@@ -140,6 +144,7 @@ impl Run {
             },
             verdict: None,
             unwatched: None,
+            is_mute: false,
             end: None,
             started: None,
             stdin: parts.stdin,
@@ -147,9 +152,14 @@ impl Run {
         }
     }
 
-    /// What to poll for the init's reports; `None` once it has said its last.
+    /// What to poll for the init's reports, or its death; `None` once it has said its last.
     pub(crate) fn reports(&self) -> Option<BorrowedFd<'_>> {
-        self.end.is_none().then(|| self.reports.as_fd())
+        let source = if self.is_mute {
+            self.init.pidfd.as_fd()
+        } else {
+            self.reports.as_fd()
+        };
+        self.end.is_none().then_some(source)
     }
 
     /// How much the job has written.
@@ -162,9 +172,20 @@ impl Run {
         }
     }
 
-    /// Whether the program runs and nothing has been decided against it.
+    /// Whether the program runs and is not being killed: its limits hold, and it is fed.
     pub(crate) const fn is_running(&self) -> bool {
-        matches!(self.phase, Phase::Running)
+        matches!(self.phase, Phase::Running) || self.grace().is_some()
+    }
+
+    /// The time of grace that it has, if its wall time is over.
+    pub(crate) const fn grace(&self) -> Option<Millis> {
+        match self.phase {
+            Phase::Ending {
+                by: Means::Terminate,
+                ..
+            } => Some(self.limits.grace_ms),
+            _ => None,
+        }
     }
 
     /// Whether nothing of the job is left but its files.
@@ -208,11 +229,16 @@ impl Run {
 
     /// Reads what the init says. It blocks if there is nothing: call it when [`Self::reports`] is readable.
     pub(crate) fn read_reports(&mut self, now: Instant) -> io::Result<News> {
+        if self.is_mute {
+            self.end.get_or_insert(End::InitLost);
+            self.stdin = None;
+            return Ok(News::None);
+        }
         let mut buffer = [0u8; 4096];
         let len = self.reports.read(&mut buffer)?;
         if len == 0 {
-            self.end.get_or_insert(End::InitLost);
-            self.stdin = None;
+            // The kernel closes descriptors first and ends the pid namespace then: the tree may still live.
+            self.is_mute = true;
             return Ok(News::None);
         }
         self.decoder.extend(buffer.get(..len).unwrap_or_default());
@@ -245,8 +271,12 @@ impl Run {
 
     /// Decides to end the job; later verdicts change nothing.
     pub(crate) fn end(&mut self, verdict: Verdict, now: Instant) -> io::Result<()> {
-        if self.verdict.is_some() || self.end.is_some() {
+        if self.end.is_some() {
             return Ok(());
+        }
+        if self.verdict.is_some() {
+            // Grace is for cleaning up, not for going past another limit, and a user may be tired of it.
+            return self.grace().map_or(Ok(()), |_| self.kill(now));
         }
         self.verdict = Some(verdict);
         let grace = Duration::from(self.limits.grace_ms);
@@ -263,7 +293,7 @@ impl Run {
 
     /// Ends the job because it cannot be watched: no fault of its own.
     pub(crate) fn fail(&mut self, reason: String, now: Instant) -> io::Result<()> {
-        if self.end.is_none() {
+        if self.end.is_none() && self.verdict.is_none() {
             self.unwatched.get_or_insert(reason);
         }
         self.end(Verdict::Stopped, now)
@@ -308,10 +338,12 @@ impl Run {
             } => self.kill(now),
             Phase::Ending { by, .. } => {
                 *by = Means::KillInit;
-                Ok(rustix::process::pidfd_send_signal(
-                    &self.init.pidfd,
-                    rustix::process::Signal::KILL,
-                )?)
+                let kill = rustix::process::Signal::KILL;
+                match rustix::process::pidfd_send_signal(&self.init.pidfd, kill) {
+                    // It is dead, and reaped with those of past jobs.
+                    Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+                    Err(error) => Err(error.into()),
+                }
             }
             Phase::Building { .. } | Phase::Launching | Phase::Running => {
                 self.end(Verdict::TimedOut, now)
@@ -321,9 +353,12 @@ impl Run {
 
     /// Moves what the job has written since, through `buffer`; once the tree is dead, all that is left.
     pub(crate) fn pump_output(&mut self, store: &Store, buffer: &mut [u8]) -> io::Result<()> {
-        let dead = self.end.is_some();
         for capture in &mut self.captures {
-            while capture.pump(store, buffer)? == Progress::Moved && dead {}
+            if self.end.is_some() {
+                capture.finish(store, buffer)?;
+            } else {
+                capture.pump(store, buffer)?;
+            }
         }
         Ok(())
     }
@@ -389,19 +424,24 @@ impl Run {
     }
 
     /// A signal that stands for a limit which the kernel itself watches over.
+    ///
+    /// A job can send itself any of them. Of CPU time the kernel's account tells whether it was the limit; of a
+    /// file that grew too large nothing is left to look at.
     fn signaled(&self, signal: u8, tree: &TreeEnd) -> Ending {
         let at_ms = self.started.map_or(0, |started| {
             u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
         });
+        let cpu_ms = tree.user_us.saturating_add(tree.system_us) / 1_000;
         match i32::from(signal) {
             libc::SIGXFSZ => Ending::Limit {
                 limit: LimitName::FileSize,
                 peak: self.limits.file_size_bytes.0,
                 at_ms,
             },
-            libc::SIGXCPU => Ending::Limit {
+            // SIGKILL is what comes where soft and hard limit are the same.
+            libc::SIGXCPU | libc::SIGKILL if cpu_ms >= self.limits.cpu_ms.0 => Ending::Limit {
                 limit: LimitName::Cpu,
-                peak: (tree.user_us + tree.system_us) / 1_000,
+                peak: cpu_ms,
                 at_ms,
             },
             _ => Ending::Signaled(signal),

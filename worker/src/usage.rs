@@ -36,6 +36,7 @@ pub mod verdict;
 use std::time::{Duration, Instant};
 
 use wpool_protocol::limits::{LimitName, Limits};
+use wpool_protocol::quantity::Millis;
 use wpool_sys::wait::ResourceUsage;
 
 use self::kernel::KernelWatch;
@@ -106,6 +107,15 @@ impl Watch {
             next_look: watch.next_look(),
             source: Source::Cgroup(Box::new(watch)),
         })
+    }
+
+    /// The job's wall time is over, and it has so much time to clean up: for that long it may use CPU time, and
+    /// be idle. Its other limits hold.
+    pub fn grant(&mut self, grace: Millis) {
+        match &mut self.source {
+            Source::Sampling(sampling) => sampling.sampler.grant(grace.into()),
+            Source::Cgroup(watch) => watch.grant(grace.into()),
+        }
     }
 
     /// When to [`Watch::look`] next.

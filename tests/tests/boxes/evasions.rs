@@ -1,7 +1,9 @@
 //! Limits hold however a job tries to get around them, and what a job says of its end is not believed.
 
 use anyhow::ensure;
-use wpool_protocol::wire::Ending;
+use wpool_protocol::limits::LimitName;
+use wpool_protocol::quantity::{ByteSize, Millis};
+use wpool_protocol::wire::{Ending, ToWorker, Written};
 use wpool_tests::rig::{Job, Rig};
 use wpool_tests::test;
 use wpool_tests::trial::Test;
@@ -10,6 +12,10 @@ pub(crate) const TESTS: &[Test] = &[
     test!(memory_that_belongs_to_no_process_cannot_be_made, "python3"),
     test!(a_job_stays_on_its_cores, "python3"),
     test!(nobody_is_kept_from_a_shared_file_by_a_lease, "python3"),
+    test!(memory_is_limited_in_the_time_of_grace, "python3"),
+    test!(a_busy_job_has_its_time_of_grace, "python3"),
+    test!(a_job_can_be_stopped_in_its_time_of_grace),
+    test!(a_signal_that_a_job_sends_itself_is_no_limit),
 ];
 
 /// Runs a program that says `refused` for everything it tries.
@@ -49,4 +55,80 @@ fn nobody_is_kept_from_a_shared_file_by_a_lease() -> anyhow::Result<()> {
         \x20 try: fcntl.fcntl(file if what == fcntl.F_SETLEASE else os.open('/usr', 0), what, argument); print('done', what)\n\
         \x20 except OSError as error: print('refused', what, error)",
     )
+}
+
+/// A job that gets SIGTERM after 0.3 s, and a minute for what it says it does then.
+fn graceful(program: &str) -> Job {
+    Job::python(program).limits(|limits| {
+        limits.timeout_ms = Some(Millis(300));
+        limits.grace_ms = Some(Millis(60_000));
+        limits.memory_bytes = Some(ByteSize::mib(128));
+    })
+}
+
+fn memory_is_limited_in_the_time_of_grace() -> anyhow::Result<()> {
+    let program = "import signal, time\nheld = []\n\
+        def grow(*_):\n\
+        \x20 for _ in range(1024): held.append(bytearray(1 << 20))\n\
+        \x20 print('grown', flush=True)\n\
+        signal.signal(signal.SIGTERM, grow)\ntime.sleep(60)";
+    let ran = Rig::new()?.run(&graceful(program))?;
+    ensure!(ran.report.ending == Ending::TimedOut, "{ran:?}");
+    ensure!(ran.stdout.is_empty(), "{ran:?}");
+    let peak = ran.report.usage.memory_peak_bytes;
+    ensure!((128 << 20..768 << 20).contains(&peak), "{ran:?}");
+    Ok(())
+}
+
+fn a_busy_job_has_its_time_of_grace() -> anyhow::Result<()> {
+    // Together that is more CPU time than goes with the wall time.
+    let program = "import signal, time\n\
+        def clean_up(*_):\n\
+        \x20 end = time.process_time() + 0.5\n\
+        \x20 while time.process_time() < end: pass\n\
+        \x20 print('clean', flush=True)\n\
+        \x20 raise SystemExit\n\
+        signal.signal(signal.SIGTERM, clean_up)\ntime.sleep(0.15)\nwhile True: pass";
+    let ran = Rig::new()?.run(&graceful(program))?;
+    ensure!(ran.report.ending == Ending::TimedOut, "{ran:?}");
+    ensure!(ran.stdout == "clean\n", "{ran:?}");
+    Ok(())
+}
+
+fn a_job_can_be_stopped_in_its_time_of_grace() -> anyhow::Result<()> {
+    let mut rig = Rig::new()?;
+    let job = Job::shell("trap 'echo asked >&2' TERM; echo begun; while :; do sleep 0.01; done")
+        .limits(|limits| {
+            limits.timeout_ms = Some(Millis(200));
+            limits.grace_ms = Some(Millis(60_000));
+        });
+    let attempt = rig.start(&job)?;
+    let mut written = Written {
+        attempt,
+        stdout: 0,
+        stderr: 0,
+    };
+    while written.stderr == 0 {
+        written = rig.written_more(written)?;
+    }
+    rig.say(&ToWorker::Stop(attempt))?;
+    let ran = rig.finish(&job)?;
+    ensure!(ran.report.ending == Ending::TimedOut, "{ran:?}");
+    ensure!(ran.report.usage.wall_us < 30_000_000, "{ran:?}");
+    Ok(())
+}
+
+fn a_signal_that_a_job_sends_itself_is_no_limit() -> anyhow::Result<()> {
+    let mut rig = Rig::new()?;
+    let ran = rig.run(&Job::shell("kill -XCPU $$"))?;
+    ensure!(ran.report.ending == Ending::Signaled(24), "{ran:?}");
+    // The kernel's own account is a limit, whoever was quicker to end the job.
+    let job = Job::shell("while :; do :; done").limits(|limits| limits.cpu_ms = Some(Millis(100)));
+    let ran = rig.run(&job)?;
+    let limit = LimitName::Cpu;
+    ensure!(
+        matches!(ran.report.ending, Ending::Limit { limit: reached, .. } if reached == limit),
+        "{ran:?}"
+    );
+    Ok(())
 }

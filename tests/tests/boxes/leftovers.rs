@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use wpool_protocol::limits::LimitName;
 use wpool_protocol::quantity::{ByteSize, Millis};
-use wpool_protocol::wire::Ending;
+use wpool_protocol::wire::{Ending, Written};
 use wpool_tests::rig::{Job, Rig};
 use wpool_tests::test;
 use wpool_tests::trial::Test;
@@ -12,6 +12,10 @@ pub(crate) const TESTS: &[Test] = &[
     test!(background_processes_end_with_their_job),
     test!(a_fork_bomb_ends_with_nothing_left, "python3"),
     test!(a_fork_chain_ends_with_nothing_left, "python3"),
+    test!(
+        a_tree_whose_init_is_lost_is_dead_when_its_end_is_told,
+        "python3"
+    ),
     test!(files_of_a_job_are_gone_for_the_next),
     test!(a_full_disk_is_an_errno_and_is_told),
     test!(ipc_objects_of_a_job_are_gone_for_the_next, "python3"),
@@ -80,6 +84,43 @@ fn a_fork_chain_ends_with_nothing_left() -> anyhow::Result<()> {
     );
     ensure!(ended, "{ran:?}");
     alone(&rig)
+}
+
+fn a_tree_whose_init_is_lost_is_dead_when_its_end_is_told() -> anyhow::Result<()> {
+    let mut rig = Rig::new()?;
+    // It holds no pipe by which its end could be told, and enough memory for its end to take a while.
+    let program = "import os, time\nheld = os.dup(2)\nos.close(0); os.close(1); os.close(2)\n\
+        for _ in range(20):\n\
+        \x20 if os.fork() == 0:\n\
+        \x20   x = bytearray(16 << 20); os.write(held, b'.'); os.close(held); time.sleep(60)\n\
+        os.close(held)\ntime.sleep(60)";
+    let job = Job::python(program).limits(|limits| limits.memory_bytes = Some(ByteSize::gib(2)));
+    let attempt = rig.start(&job)?;
+    let mut written = Written {
+        attempt,
+        stdout: 0,
+        stderr: 0,
+    };
+    while written.stderr < 20 {
+        written = rig.written_more(written)?;
+    }
+    let processes = rig.processes()?;
+    let [_, init, tree @ ..] = processes.as_slice() else {
+        anyhow::bail!("{processes:?}");
+    };
+    ensure!(tree.len() == 21, "{processes:?}");
+    let init = rustix::process::Pid::from_raw(i32::try_from(*init)?);
+    rustix::process::kill_process(
+        init.ok_or_else(|| anyhow::anyhow!("no init"))?,
+        rustix::process::Signal::KILL,
+    )?;
+    let ran = rig.finish(&job)?;
+    ensure!(ran.report.ending == Ending::Signaled(9), "{ran:?}");
+    for pid in tree {
+        let alive = std::path::Path::new(&format!("/proc/{pid}")).exists();
+        ensure!(!alive, "{pid} of {processes:?} is still there");
+    }
+    Ok(())
 }
 
 fn files_of_a_job_are_gone_for_the_next() -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use anyhow::ensure;
 use wpool_protocol::limits::LimitName;
 use wpool_protocol::outcome::OutputError;
 use wpool_protocol::quantity::ByteSize;
-use wpool_protocol::wire::Ending;
+use wpool_protocol::wire::{Ending, ToWorker, Written};
 use wpool_tests::rig::{Job, Rig};
 use wpool_tests::test;
 use wpool_tests::trial::Test;
@@ -12,6 +12,7 @@ use wpool_tests::trial::Test;
 pub(crate) const TESTS: &[Test] = &[
     test!(streams_are_kept_apart),
     test!(a_large_input_is_fed_whole),
+    test!(a_stream_that_somebody_outside_holds_ends_with_its_job),
     test!(ten_gigabytes_of_output_leave_memory_flat),
     test!(files_go_in_and_come_out),
     test!(inputs_that_do_not_fit_are_a_limit),
@@ -46,6 +47,28 @@ fn a_large_input_is_fed_whole() -> anyhow::Result<()> {
         ..job
     })?;
     ensure!(ran.report.ending == Ending::Exited(0), "{ran:?}");
+    Ok(())
+}
+
+fn a_stream_that_somebody_outside_holds_ends_with_its_job() -> anyhow::Result<()> {
+    let mut rig = Rig::new()?;
+    let job = Job::shell("echo said; sleep 60");
+    let attempt = rig.start(&job)?;
+    rig.written_more(Written {
+        attempt,
+        stdout: 0,
+        stderr: 0,
+    })?;
+    // As a server of the host's has it whose socket the job was shown, and that was sent it.
+    let job_pid = rig.processes()?.last().copied().unwrap_or(0);
+    let held = std::fs::File::options()
+        .write(true)
+        .open(format!("/proc/{job_pid}/fd/1"))?;
+    rig.say(&ToWorker::Stop(attempt))?;
+    let ran = rig.finish(&job)?;
+    ensure!(ran.report.ending == Ending::Stopped, "{ran:?}");
+    ensure!(ran.stdout == "said\n", "{ran:?}");
+    drop(held);
     Ok(())
 }
 

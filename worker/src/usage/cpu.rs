@@ -48,6 +48,8 @@ pub enum CpuFinding {
 #[derive(Clone, Copy, Debug)]
 pub struct CpuWatch {
     limit: Duration,
+    /// What comes to the limit while the tree has time to clean up.
+    granted: Duration,
     cores: u32,
     idle_limit: Option<Duration>,
     looked_at: Duration,
@@ -65,6 +67,7 @@ impl CpuWatch {
     pub fn new(limits: &Limits, cores: u16) -> Self {
         Self {
             limit: limits.cpu_ms.into(),
+            granted: Duration::ZERO,
             cores: u32::from(cores.max(1)),
             idle_limit: limits.idle_ms.map(Duration::from),
             looked_at: Duration::ZERO,
@@ -73,6 +76,16 @@ impl CpuWatch {
             worked_at: Duration::ZERO,
             worked: Duration::ZERO,
         }
+    }
+
+    /// The tree has so much time to clean up: it may use all its cores for that long, or wait.
+    pub fn grant(&mut self, grace: Duration) {
+        self.granted = grace.saturating_mul(self.cores);
+        self.idle_limit = None;
+    }
+
+    fn limit(&self) -> Duration {
+        self.limit.saturating_add(self.granted)
     }
 
     /// What the tree has used for certain.
@@ -101,11 +114,11 @@ impl CpuWatch {
 
     fn judge(&mut self, now: Duration) -> CpuFinding {
         self.looked_at = now;
-        if self.total >= self.limit {
+        if self.total >= self.limit() {
             return CpuFinding::Over(Excess::of_time(LimitName::Cpu, self.total, now));
         }
         let used = self.last.max(self.total);
-        if used >= self.limit {
+        if used >= self.limit() {
             return CpuFinding::Unsure;
         }
         let Some(idle_limit) = self.idle_limit else {
@@ -124,7 +137,7 @@ impl CpuWatch {
 
     /// When to look next.
     pub fn next_look(&self) -> Duration {
-        let left = self.limit.saturating_sub(self.last.max(self.total));
+        let left = self.limit().saturating_sub(self.last.max(self.total));
         let reached = self.looked_at + (left / self.cores).max(LOOK_MIN);
         let Some(idle_limit) = self.idle_limit else {
             return reached;

@@ -59,6 +59,11 @@ impl KernelWatch {
         })
     }
 
+    /// See [`CpuWatch::grant`].
+    pub(super) fn grant(&mut self, grace: Duration) {
+        self.cpu.grant(grace);
+    }
+
     pub(super) fn next_look(&self) -> Duration {
         self.cpu.next_look().min(self.descriptors_at)
     }

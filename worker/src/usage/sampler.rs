@@ -97,6 +97,11 @@ impl Sampler {
         }
     }
 
+    /// See [`CpuWatch::grant`].
+    pub(super) fn grant(&mut self, grace: Duration) {
+        self.cpu.grant(grace);
+    }
+
     /// When to [`Sampler::wake`] for the first time.
     pub fn first_look(&self) -> Duration {
         self.cpu.next_look().min(self.memory.next_look())
