@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{CWD, MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{CWD, Gid, MemfdFlags, SealFlags, Uid, fcntl_add_seals, memfd_create};
 use rustix::mount::{OpenTreeFlags, open_tree};
 use wpool_protocol::id::{SlotId, WorkerRef};
 use wpool_protocol::outcome::Identity;
@@ -22,7 +22,7 @@ use wpool_protocol::wire::{
 };
 use wpool_sys::birth::{Birth, FIRST_DESCRIPTOR, FailureReport, IdMap, bear};
 use wpool_sys::namespaces::Namespaces;
-use wpool_worker::worker::FIRST_NAMED;
+use wpool_worker::worker::{FIRST_NAMED, JOB_ID};
 
 use crate::cgroup::{CgroupError, Delegated, SlotDirectory};
 use crate::output::OutputStore;
@@ -188,6 +188,9 @@ impl Nursery {
         let layout = StoreLayout {
             stream_bytes: self.plan.stream_bytes,
         };
+        if let Some(stdio) = stdio {
+            self.give(stdio, worker.slot).map_err(BirthError::Pipes)?;
+        }
         let (commands_read, commands) = io::pipe().map_err(BirthError::Pipes)?;
         let (replies, replies_write) = io::pipe().map_err(BirthError::Pipes)?;
         let store = new_store(layout).map_err(BirthError::Pipes)?;
@@ -248,6 +251,18 @@ impl Nursery {
             directory.give_to(first, first)?;
         }
         Ok(Some(directory))
+    }
+
+    /// Gives a job its pipes: one belongs to who made it, and a program that opens /dev/stdout opens it anew.
+    fn give(&self, stdio: [BorrowedFd<'_>; 3], slot: SlotId) -> io::Result<()> {
+        let IdMap::Range { first, .. } = self.ids(slot) else {
+            return Ok(());
+        };
+        let (uid, gid) = (Uid::from_raw(first + JOB_ID), Gid::from_raw(first + JOB_ID));
+        for end in stdio {
+            rustix::fs::fchown(end, Some(uid), Some(gid))?;
+        }
+        Ok(())
     }
 
     /// The ids of a slot.

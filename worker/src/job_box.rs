@@ -13,7 +13,7 @@ use std::mem;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
 use wpool_protocol::limits::LimitName;
 use wpool_protocol::outcome::MeasuredBy;
 use wpool_protocol::wire::{Ending, JobOrder, RunUsage, Stdio, Stream};
@@ -201,8 +201,14 @@ fn captured(store: &Store, output_bytes: u64) -> io::Result<JobPipes> {
     let (input, feed) = io::pipe()?;
     let (stdout, capture_stdout) = output(Stream::Stdout)?;
     let (stderr, capture_stderr) = output(Stream::Stderr)?;
+    let theirs = [input.into(), stdout, stderr];
+    for end in &theirs {
+        // A pipe belongs to who made it, and a program that opens /dev/stdout opens it anew.
+        let (uid, gid) = (Uid::from_raw(JOB_ID), Gid::from_raw(JOB_ID));
+        rustix::fs::fchown(end, Some(uid), Some(gid))?;
+    }
     Ok((
-        [input.into(), stdout, stderr],
+        theirs,
         Some(Feed::new(nonblocking(feed.into())?, Vec::new())),
         vec![capture_stdout, capture_stderr],
     ))

@@ -32,7 +32,7 @@ use crate::rlimits;
 use crate::seccomp::{self, Accounting};
 
 /// The uid and gid of every job, inside.
-pub(crate) const JOB_ID: u32 = 1000;
+pub const JOB_ID: u32 = 1000;
 
 /// Where programs are looked up if the job names no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";

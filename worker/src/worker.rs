@@ -36,6 +36,8 @@ pub const STORE: u32 = 5;
 /// Bytes that a pipe holds where nobody has asked for more (pipe(7)).
 const PIPE_LEN: usize = 64 << 10;
 
+pub use crate::launch::JOB_ID;
+
 /// The first descriptor that [`Setup`] may name.
 pub const FIRST_NAMED: u32 = 6;
 

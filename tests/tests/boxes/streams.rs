@@ -11,6 +11,7 @@ use wpool_tests::trial::Test;
 
 pub(crate) const TESTS: &[Test] = &[
     test!(streams_are_kept_apart),
+    test!(streams_can_be_opened_by_name),
     test!(a_large_input_is_fed_whole),
     test!(a_stream_that_somebody_outside_holds_ends_with_its_job),
     test!(ten_gigabytes_of_output_leave_memory_flat),
@@ -25,6 +26,21 @@ fn streams_are_kept_apart() -> anyhow::Result<()> {
     ensure!(ran.report.ending == Ending::Exited(3), "{ran:?}");
     ensure!(
         (ran.stdout.as_str(), ran.stderr.as_str()) == ("out\n", "err\n"),
+        "{ran:?}"
+    );
+    Ok(())
+}
+
+fn streams_can_be_opened_by_name() -> anyhow::Result<()> {
+    let mut rig = Rig::new()?;
+    let script =
+        "cat /dev/stdin > /dev/stdout; echo err > /dev/stderr; echo more >> /proc/self/fd/1";
+    let ran = rig.run(&Job {
+        stdin: b"in\n".to_vec(),
+        ..Job::shell(script)
+    })?;
+    ensure!(
+        (ran.stdout.as_str(), ran.stderr.as_str()) == ("in\nmore\n", "err\n"),
         "{ran:?}"
     );
     Ok(())
