@@ -23,6 +23,9 @@ use wpool_sys::mount::set_attributes;
 
 use crate::plan::{Step, job};
 
+/// Terminals that a job may make. The machine has 4096 (`kernel.pty.max`) for all.
+const TERMINALS: u32 = 64;
+
 /// The host name that jobs see.
 const HOSTNAME: &str = "wpool";
 
@@ -116,9 +119,15 @@ fn carry_out(step: &Step, detached: &Detached) -> io::Result<()> {
         }
         Step::MountPts { at } => {
             // No gid=5: it need not be mapped here, and EINVAL would be the answer.
-            let options = Some("newinstance,ptmxmode=0666,mode=0620");
+            let options = format!("newinstance,ptmxmode=0666,mode=0620,max={TERMINALS}");
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-            mount(Some("devpts"), at.as_str(), Some("devpts"), flags, options)?;
+            mount(
+                Some("devpts"),
+                at.as_str(),
+                Some("devpts"),
+                flags,
+                Some(options.as_str()),
+            )?;
         }
         Step::Detach { at } => umount2(at.as_str(), MntFlags::MNT_DETACH)?,
         Step::ChangeDirectory { to } => nix::unistd::chdir(to.as_str())?,
@@ -128,6 +137,10 @@ fn carry_out(step: &Step, detached: &Detached) -> io::Result<()> {
         Step::SetHostname => nix::unistd::sethostname(HOSTNAME)?,
         Step::BringUpLoopback => loopback::bring_up()?,
         Step::ForbidUserNamespaces => fs::write("/proc/sys/user/max_user_namespaces", "0")?,
+        Step::LimitWatches { kind, most } => fs::write(
+            format!("/proc/sys/user/max_inotify_{kind}"),
+            most.to_string(),
+        )?,
     }
     Ok(())
 }

@@ -29,6 +29,10 @@ const ADDRESS_SPACE_PER_BYTE: u64 = 16;
 /// CPU seconds of one process beyond the limit of its tree and its time of grace: then the account must have failed.
 const CPU_BEYOND_S: u64 = 10;
 
+/// No core file is so small. Under 0 the kernel still starts the machine's crash handler, as root and outside (a
+/// `core_pattern` with a pipe); 1 it takes for a handler that has crashed itself, and starts none (kernel: `do_coredump`).
+const CORE_BYTES: u64 = 1;
+
 const STACK_SOFT_BYTES: u64 = 8 << 20;
 /// A program may raise its stack so far by itself, as some compilers do.
 const STACK_HARD_BYTES: u64 = 64 << 20;
@@ -87,7 +91,7 @@ pub fn for_job(limits: &Limits, accounting: Accounting, own_processes: u32) -> V
         same(Resource::Fsize, Some(limits.file_size_bytes.0)),
         same(Resource::As, address_space),
         same(Resource::Cpu, Some(cpu_s)),
-        same(Resource::Core, Some(0)),
+        same(Resource::Core, Some(CORE_BYTES)),
         ResourceLimit {
             resource: Resource::Stack,
             soft: Some(STACK_SOFT_BYTES),
@@ -174,7 +178,7 @@ mod tests {
         Fsize 67108864 67108864
         As 68719476736 68719476736
         Cpu 40 40
-        Core 0 0
+        Core 1 1
         Stack 8388608 67108864
         Memlock 65536 65536
         Msgqueue 819200 819200

@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_busy_job_has_its_time_of_grace, "python3"),
     test!(a_job_can_be_stopped_in_its_time_of_grace),
     test!(a_signal_that_a_job_sends_itself_is_no_limit),
+    test!(what_all_users_share_is_not_used_up, "python3"),
 ];
 
 /// Runs a program that says `refused` for everything it tries.
@@ -130,5 +131,24 @@ fn a_signal_that_a_job_sends_itself_is_no_limit() -> anyhow::Result<()> {
         matches!(ran.report.ending, Ending::Limit { limit: reached, .. } if reached == limit),
         "{ran:?}"
     );
+    Ok(())
+}
+
+fn what_all_users_share_is_not_used_up() -> anyhow::Result<()> {
+    let program = "import ctypes, os\nlibc = ctypes.CDLL(None)\n\
+        def count(make):\n\
+        \x20 kept = []\n\
+        \x20 while len(kept) < 200:\n\
+        \x20   made = make()\n\
+        \x20   if made < 0: break\n\
+        \x20   kept.append(made)\n\
+        \x20 for made in kept: os.close(made)\n\
+        \x20 return len(kept)\n\
+        def terminal():\n\
+        \x20 try: return os.open('/dev/ptmx', os.O_RDWR | os.O_NOCTTY)\n\
+        \x20 except OSError: return -1\n\
+        print(count(libc.inotify_init), count(terminal))";
+    let ran = Rig::new()?.run(&Job::python(program))?;
+    ensure!(ran.stdout == "32 64\n", "{ran:?}");
     Ok(())
 }

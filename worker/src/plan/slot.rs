@@ -53,6 +53,10 @@ const OWN_ETC: [(&str, &str); 5] = [
     ),
 ];
 
+/// What of inotify a slot may take: all namespaces of a user share his 128 instances, and each watch holds 1 KiB
+/// of the kernel's that nothing counts.
+const WATCHES: [(&str, u32); 2] = [("instances", 32), ("watches", 16_384)];
+
 /// Where the template of profile `index` is, once the worker's root stands.
 pub fn template(index: u16) -> String {
     format!("/profiles/{index}")
@@ -113,6 +117,8 @@ pub fn plan(layout: &Layout, profiles: &[ProfileSetup]) -> Vec<Step> {
         Step::BringUpLoopback,
         Step::ForbidUserNamespaces,
     ]);
+    plan.steps
+        .extend(WATCHES.map(|(kind, most)| Step::LimitWatches { kind, most }));
     plan.steps
 }
 
