@@ -137,10 +137,7 @@ fn carry_out(step: &Step, detached: &Detached) -> io::Result<()> {
         Step::SetHostname => nix::unistd::sethostname(HOSTNAME)?,
         Step::BringUpLoopback => loopback::bring_up()?,
         Step::ForbidUserNamespaces => fs::write("/proc/sys/user/max_user_namespaces", "0")?,
-        Step::LimitWatches { kind, most } => fs::write(
-            format!("/proc/sys/user/max_inotify_{kind}"),
-            most.to_string(),
-        )?,
+        Step::Set { at, value } => fs::write(at, value)?,
     }
     Ok(())
 }

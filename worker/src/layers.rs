@@ -80,7 +80,7 @@ pub(crate) fn refused_step(error: &StepError) -> Refused {
             "uts",
             "look for an LSM or a seccomp filter that restricts user namespaces",
         ),
-        Step::ForbidUserNamespaces | Step::LimitWatches { .. } => (
+        Step::ForbidUserNamespaces | Step::Set { .. } => (
             "user",
             "/proc/sys must be writable for the owner of the new user namespace",
         ),

@@ -128,12 +128,12 @@ pub enum Step {
     BringUpLoopback,
     /// No user namespace may be made inside this one.
     ForbidUserNamespaces,
-    /// How much of its user's inotify a slot may take.
-    LimitWatches {
-        /// Of what: `instances` or `watches`.
-        kind: &'static str,
-        /// How many.
-        most: u32,
+    /// A setting of the kernel's for these namespaces.
+    Set {
+        /// Its file.
+        at: String,
+        /// What it is set to.
+        value: &'static str,
     },
 }
 
@@ -176,9 +176,7 @@ impl fmt::Display for Step {
             Self::SetHostname => write!(f, "set the host name"),
             Self::BringUpLoopback => write!(f, "bring up the loopback device"),
             Self::ForbidUserNamespaces => write!(f, "forbid further user namespaces"),
-            Self::LimitWatches { kind, most } => {
-                write!(f, "limit inotify to {most} {kind}")
-            }
+            Self::Set { at, value } => write!(f, "set {at} to {value}"),
         }
     }
 }

@@ -16,6 +16,8 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_busy_job_has_its_time_of_grace, "python3"),
     test!(a_job_can_be_stopped_in_its_time_of_grace),
     test!(a_signal_that_a_job_sends_itself_is_no_limit),
+    test!(memory_in_sockets_counts, "python3"),
+    test!(many_idle_sockets_are_no_memory, "python3"),
     test!(what_all_users_share_is_not_used_up, "python3"),
 ];
 
@@ -150,5 +152,65 @@ fn what_all_users_share_is_not_used_up() -> anyhow::Result<()> {
         print(count(libc.inotify_init), count(terminal))";
     let ran = Rig::new()?.run(&Job::python(program))?;
     ensure!(ran.stdout == "32 64\n", "{ran:?}");
+    Ok(())
+}
+
+fn memory_in_sockets_counts() -> anyhow::Result<()> {
+    // Who sent is closed: nobody has a descriptor for what lies there. And open ones, of which all are full.
+    let closed = "import socket, time\nkept = []\n\
+        def make():\n\
+        \x20 made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); made.setblocking(False); return made\n\
+        for n in range(200):\n\
+        \x20 kept.append(make()); kept[-1].bind(f'/tmp/{n}')\n\
+        \x20 try:\n\
+        \x20   while True: make().sendto(bytes(200_000), f'/tmp/{n}')\n\
+        \x20 except OSError: pass\n\
+        time.sleep(60)";
+    let open = "import os, socket, time\nkept = []\n\
+        for _ in range(7): os.fork()\n\
+        for _ in range(50):\n\
+        \x20 pair = socket.socketpair(); kept.append(pair)\n\
+        \x20 for one in pair:\n\
+        \x20   one.setblocking(False)\n\
+        \x20   one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)\n\
+        \x20   try:\n\
+        \x20     while True: one.send(bytes(65536))\n\
+        \x20   except OSError: pass\n\
+        time.sleep(60)";
+    for program in [closed, open] {
+        let job = Job::python(program).limits(|limits| {
+            limits.memory_bytes = Some(ByteSize::mib(256));
+            limits.processes = Some(256);
+            limits.timeout_ms = Some(Millis(20_000));
+        });
+        let ran = Rig::new()?.run(&job)?;
+        ensure!(
+            matches!(
+                ran.report.ending,
+                Ending::Limit {
+                    limit: LimitName::Memory,
+                    ..
+                }
+            ),
+            "{ran:?}"
+        );
+    }
+    Ok(())
+}
+
+fn many_idle_sockets_are_no_memory() -> anyhow::Result<()> {
+    // By the bound of one socket they would be 1.2 GiB.
+    let program = "import socket, time\nkept = []\nserver = socket.create_server(('127.0.0.1', 8080), backlog=1024)\n\
+        for _ in range(600):\n\
+        \x20 kept.append(socket.socketpair())\n\
+        for _ in range(600):\n\
+        \x20 kept.append(socket.create_connection(('127.0.0.1', 8080))); kept.append(server.accept())\n\
+        time.sleep(1)\nprint('done')";
+    let job = Job::python(program).limits(|limits| {
+        limits.memory_bytes = Some(ByteSize::mib(256));
+        limits.open_files = Some(4_096);
+    });
+    let ran = Rig::new()?.run(&job)?;
+    ensure!(ran.stdout == "done\n", "{ran:?}");
     Ok(())
 }

@@ -15,6 +15,13 @@ use super::host::Layout;
 /// The directories of a job's tmpfs, and where they appear.
 pub const PLACES: [(&str, &str); 3] = [("box", "/box"), ("tmp", "/tmp"), ("shm", "/dev/shm")];
 
+/// Bytes of a TCP connection's buffers: least, first, most. The kernel's own most are 6 to 32 MiB, for distances that
+/// a loopback does not have, and all connections of the machine share one pool (`tcp_mem`).
+const TCP: [(&str, &str); 2] = [
+    ("tcp_rmem", "4096 131072 262144"),
+    ("tcp_wmem", "4096 16384 262144"),
+];
+
 /// The steps of a job's init, for the template at `root`.
 pub fn plan(layout: &Layout, root: &str) -> Vec<Step> {
     let files = format!("{root}/mnt");
@@ -26,6 +33,10 @@ pub fn plan(layout: &Layout, root: &str) -> Vec<Step> {
     }));
     steps.push(Step::Detach { at: files });
     steps.push(Step::MountProc { at: proc.clone() });
+    steps.extend(TCP.map(|(name, value)| Step::Set {
+        at: format!("{proc}/sys/net/ipv4/{name}"),
+        value,
+    }));
     steps.extend(layout.masked.iter().map(|name| Step::Bind {
         from: format!("{root}/dev/null"),
         at: format!("{proc}/{name}"),

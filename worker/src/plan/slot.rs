@@ -55,7 +55,10 @@ const OWN_ETC: [(&str, &str); 5] = [
 
 /// What of inotify a slot may take: all namespaces of a user share his 128 instances, and each watch holds 1 KiB
 /// of the kernel's that nothing counts.
-const WATCHES: [(&str, u32); 2] = [("instances", 32), ("watches", 16_384)];
+const WATCHES: [(&str, &str); 2] = [
+    ("max_inotify_instances", "32"),
+    ("max_inotify_watches", "16384"),
+];
 
 /// Where the template of profile `index` is, once the worker's root stands.
 pub fn template(index: u16) -> String {
@@ -117,8 +120,10 @@ pub fn plan(layout: &Layout, profiles: &[ProfileSetup]) -> Vec<Step> {
         Step::BringUpLoopback,
         Step::ForbidUserNamespaces,
     ]);
-    plan.steps
-        .extend(WATCHES.map(|(kind, most)| Step::LimitWatches { kind, most }));
+    plan.steps.extend(WATCHES.map(|(name, value)| Step::Set {
+        at: format!("/proc/sys/user/{name}"),
+        value,
+    }));
     plan.steps
 }
 

@@ -11,7 +11,8 @@
 //!                                                                more: once again from the sums, then the same
 //! ```
 //!
-//! Memory is: private pages, shared memory, page tables, each counted once, and what lies in the job's tmpfs.
+//! Memory is: private pages, shared memory, page tables, each counted once, and what lies in the job's tmpfs and
+//! in its sockets.
 //! Mapped files of the host are not in it, as they are in no cgroup's either once somebody else has read them.
 //!
 //! # Invariants
@@ -128,7 +129,8 @@ impl MemoryWatch {
 
     pub(super) fn take_sums(&mut self, now: Duration, sums: &Sums) -> MemoryStep {
         let tables = sums.address_space_bytes / MAPPED_PER_TABLE_BYTE;
-        let bound = sums.resident_bytes + tables + sums.disk.used_bytes;
+        let kept = sums.disk.used_bytes + sums.sockets_bytes_max;
+        let bound = sums.resident_bytes + tables + kept;
         let passed = now.saturating_sub(self.looked_at).as_millis().max(1);
         let grown = bound.saturating_sub(self.bound);
         self.growth_per_ms = grown / u64::try_from(passed).unwrap_or(u64::MAX);
@@ -148,7 +150,8 @@ impl MemoryWatch {
     pub(super) fn take_split(&mut self, now: Duration, split: &Split) -> MemoryStep {
         let Disk { used_bytes, .. } = self.sums.disk;
         let held = split.private_bytes + split.shared_bytes;
-        let bound = held + split.page_table_bytes + used_bytes;
+        let kernel = split.page_table_bytes + split.sockets_bytes;
+        let bound = held + kernel + used_bytes;
         self.split_at = now;
         self.discount = self.bound.saturating_sub(bound);
         self.files_max = self
@@ -156,7 +159,7 @@ impl MemoryWatch {
             .max(self.sums.resident_bytes.saturating_sub(held));
         let alone = self.sums.processes <= 1;
         let certain = if alone {
-            split.private_bytes + split.page_table_bytes + split.shared_bytes.max(used_bytes)
+            split.private_bytes + kernel + split.shared_bytes.max(used_bytes)
         } else {
             split.largest_bytes.max(used_bytes)
         };
@@ -185,7 +188,7 @@ impl MemoryWatch {
         self.exact = *exact;
         self.telling_from = now + now.saturating_sub(asked_at) * (TELLING_SHARE - 1);
         let used_bytes = self.sums.disk.used_bytes;
-        let own = exact.private_bytes + exact.page_table_bytes;
+        let own = exact.private_bytes + exact.page_table_bytes + exact.sockets_bytes;
         let certain = own + exact.shared_bytes.max(used_bytes);
         let bound = own + exact.shared_bytes + used_bytes;
         self.headroom = self.limit.saturating_sub(bound);
@@ -199,7 +202,7 @@ impl MemoryWatch {
     pub(super) fn take_files_mapped(&mut self, now: Duration, mapped: FilesMapped) -> MemoryStep {
         let exact = &self.exact;
         let elsewhere = exact.shared_bytes.saturating_sub(mapped.bytes);
-        let own = exact.private_bytes + exact.page_table_bytes;
+        let own = exact.private_bytes + exact.page_table_bytes + exact.sockets_bytes;
         let held = own + elsewhere + self.sums.disk.used_bytes;
         self.headroom = self.limit.saturating_sub(held);
         self.judge(now, held)
@@ -267,6 +270,7 @@ mod tests {
 
     fn split(private_mib: u64, shared_mib: u64, largest_mib: u64) -> Split {
         Split {
+            sockets_bytes: 0,
             private_bytes: private_mib * MIB,
             shared_bytes: shared_mib * MIB,
             page_table_bytes: 0,
@@ -276,6 +280,7 @@ mod tests {
 
     fn exact(private_mib: u64, shared_mib: u64, address_spaces: u32) -> Exact {
         Exact {
+            sockets_bytes: 0,
             private_bytes: private_mib * MIB,
             shared_bytes: shared_mib * MIB,
             page_table_bytes: 0,
@@ -374,6 +379,36 @@ mod tests {
         assert!(matches!(
             watch.take_files_mapped(at(11), no_file),
             MemoryStep::Over(_)
+        ));
+    }
+
+    #[test]
+    fn what_lies_in_sockets_counts() {
+        let mut watch = watch(128);
+        let full = Sums {
+            sockets_bytes_max: 200 * MIB,
+            ..sums(1, 40, 0)
+        };
+        let idle = Split {
+            sockets_bytes: MIB,
+            ..split(40, 0, 40)
+        };
+        assert_eq!(watch.take_sums(at(10), &full), MemoryStep::Split);
+        assert_eq!(watch.take_split(at(10), &idle), MemoryStep::Enough);
+        assert_eq!(watch.peak(), 41 * MIB);
+        let held = Split {
+            sockets_bytes: 90 * MIB,
+            ..idle
+        };
+        assert_eq!(watch.take_sums(at(20), &full), MemoryStep::Split);
+        assert_eq!(watch.take_split(at(20), &held), MemoryStep::Exact);
+        let held = Exact {
+            sockets_bytes: 90 * MIB,
+            ..exact(40, 0, 1)
+        };
+        assert!(matches!(
+            watch.take_exact(at(20), at(21), &held),
+            MemoryStep::Over(Excess { peak, .. }) if peak == 130 * MIB
         ));
     }
 }

@@ -37,6 +37,7 @@ use wpool_sys::kcmp;
 use self::ledger::{Ledger, Times, Tree};
 use self::text::{Mappings, Rollup, Stat, Status};
 use super::reading::{Disk, Exact, FilesMapped, Room, Split, Sums};
+use super::sockets::{SOCKET_BYTES_MAX, SocketReader};
 
 /// Processes whose `stat` is kept open; above it the cost of opening is small beside that of so many.
 const KEPT_MAX: usize = 256;
@@ -67,6 +68,9 @@ pub struct TreeReader {
     depth: u32,
     own_pid: u32,
     disk: Option<JobDisk>,
+    sockets: SocketReader,
+    /// How many sockets there were at the last [`TreeReader::sums`].
+    sockets_count: u64,
     /// The job's processes at the last [`TreeReader::sums`].
     members: Vec<u32>,
     stats: BTreeMap<u32, OwnedFd>,
@@ -108,12 +112,16 @@ impl TreeReader {
             let value = value.and_then(|value| u64::try_from(value).ok());
             Ok(value.filter(|&value| value > 0).unwrap_or(1))
         };
+        let own_pid = std::process::id();
         let mut tree = Self {
+            sockets: SocketReader::new(proc.as_fd(), init, own_pid)
+                .map_err(reading("the sockets"))?,
+            sockets_count: 0,
             proc,
             init,
             namespace,
             depth: 0,
-            own_pid: std::process::id(),
+            own_pid,
             disk: disk.map(JobDisk::new).transpose()?,
             members: Vec::new(),
             stats: BTreeMap::new(),
@@ -139,7 +147,9 @@ impl TreeReader {
     pub fn sums(&mut self) -> Result<Sums, TreeError> {
         let pids = self.pids()?;
         let mut known = std::mem::take(&mut self.stats);
+        self.sockets_count = self.sockets.count().map_err(reading("the sockets"))?;
         let mut sums = Sums {
+            sockets_bytes_max: self.sockets_count * SOCKET_BYTES_MAX,
             disk: self.disk()?,
             ..Sums::default()
         };
@@ -200,7 +210,10 @@ impl TreeReader {
     ///
     /// [`TreeError`]
     pub fn split(&mut self) -> Result<Split, TreeError> {
-        let mut split = Split::default();
+        let mut split = Split {
+            sockets_bytes: self.sockets_bytes()?,
+            ..Split::default()
+        };
         for pid in self.members.clone() {
             let Some(status) = self.status(pid)? else {
                 continue;
@@ -223,7 +236,10 @@ impl TreeReader {
     ///
     /// [`TreeError`]
     pub fn exact(&mut self, enough: u64) -> Result<Exact, TreeError> {
-        let mut exact = Exact::default();
+        let mut exact = Exact {
+            sockets_bytes: self.sockets_bytes()?,
+            ..Exact::default()
+        };
         for pid in self.address_spaces() {
             let Some(status) = self.status(pid)? else {
                 continue;
@@ -246,6 +262,11 @@ impl TreeReader {
             }
         }
         Ok(exact)
+    }
+
+    fn sockets_bytes(&mut self) -> Result<u64, TreeError> {
+        let held = self.sockets.held(self.sockets_count);
+        held.map_err(reading("the sockets"))
     }
 
     /// How much of the job's tmpfs is mapped, by the processes of the last [`TreeReader::sums`].

@@ -28,6 +28,8 @@ pub struct Sums {
     pub resident_bytes: u64,
     /// Address spaces.
     pub address_space_bytes: u64,
+    /// The most that lies in sockets.
+    pub sockets_bytes_max: u64,
     /// The job's files.
     pub disk: Disk,
 }
@@ -62,6 +64,8 @@ pub struct Split {
     pub page_table_bytes: u64,
     /// All three of the process that has most.
     pub largest_bytes: u64,
+    /// What lies in sockets; of a few sockets, nothing.
+    pub sockets_bytes: u64,
 }
 
 /// Memory with every page counted once.
@@ -73,6 +77,8 @@ pub struct Exact {
     pub shared_bytes: u64,
     /// Page tables.
     pub page_table_bytes: u64,
+    /// What lies in sockets; of a few sockets, nothing.
+    pub sockets_bytes: u64,
     /// Address spaces that were read; with one, no page can have moved from one to another meanwhile.
     pub address_spaces: u32,
 }

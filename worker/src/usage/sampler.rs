@@ -244,6 +244,7 @@ mod tests {
             let room = Room::Left;
             match read {
                 Read::Sums => Reading::Sums(Sums {
+                    sockets_bytes_max: 0,
                     processes: self.tasks,
                     tasks: self.tasks,
                     cpu,
@@ -252,12 +253,14 @@ mod tests {
                     disk: Disk { used_bytes, room },
                 }),
                 Read::Split => Reading::Split(Split {
+                    sockets_bytes: 0,
                     private_bytes,
                     shared_bytes: used_bytes,
                     page_table_bytes: 0,
                     largest_bytes: private_bytes / u64::from(self.tasks),
                 }),
                 Read::Exact(_) => Reading::Exact(Exact {
+                    sockets_bytes: 0,
                     private_bytes: private_bytes / self.sharers(),
                     shared_bytes: used_bytes,
                     page_table_bytes: 0,
