@@ -216,6 +216,16 @@ impl JobRequest {
         if self.files.len() > FILES_MAX {
             return refuse("files", "more than 4096 files");
         }
+        for name in self.files.keys() {
+            let mut above = name.as_str().match_indices('/').filter_map(|(at, _)| {
+                let above: BoxPath = name.as_str().get(..at)?.parse().ok()?;
+                self.files.contains_key(&above).then_some(above)
+            });
+            if let Some(above) = above.next() {
+                let problem = format!("`{name}` lies beneath `{above}`, which is a file");
+                return refuse("files", problem);
+            }
+        }
         let bytes: u64 = self.files.values().map(InputFile::inline_bytes).sum();
         if bytes > FILES_BYTES_MAX {
             return refuse("files", "together they are larger than 64 MiB");
@@ -329,6 +339,17 @@ mod tests {
             ..good.clone()
         };
         assert_eq!(climbing.validate().unwrap_err().field, "outputs");
+        let files = ["a", "a.b", "a/b/c"].map(|name| {
+            let content = InputContent::Bytes(Vec::new());
+            let mode = 0o644;
+            (name.parse().unwrap(), InputFile { content, mode })
+        });
+        let one_in_the_way_of_another = JobRequest {
+            files: files.into(),
+            ..good.clone()
+        };
+        let error = one_in_the_way_of_another.validate().unwrap_err();
+        assert_eq!(error.problem, "`a/b/c` lies beneath `a`, which is a file");
         let stubborn = JobRequest {
             attempts_max: Some(0),
             ..good
