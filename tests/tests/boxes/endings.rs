@@ -22,6 +22,8 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_file_may_not_grow_above_its_limit),
     test!(a_stopped_job_is_stopped),
     test!(an_init_killed_from_outside_ends_the_job),
+    test!(an_init_killed_at_any_moment_costs_its_job_alone),
+    test!(a_job_stopped_at_any_moment_is_told_once),
 ];
 
 fn an_exit_code_is_told() -> anyhow::Result<()> {
@@ -217,6 +219,56 @@ fn an_init_killed_from_outside_ends_the_job() -> anyhow::Result<()> {
     kill(Pid::from_raw(i32::try_from(*init)?), Signal::SIGKILL)?;
     let ran = rig.finish(&job)?;
     ensure!(ran.report.ending == Ending::Signaled(9), "{ran:?}");
+    let ran = rig.run(&Job::new(&["true"]))?;
+    ensure!(
+        ran.report.ending == Ending::Exited(0),
+        "the next job: {ran:?}"
+    );
+    Ok(())
+}
+
+fn an_init_killed_at_any_moment_costs_its_job_alone() -> anyhow::Result<()> {
+    let mut rig = Rig::new()?;
+    let job = Job::shell("echo ran").input("file", 0o644, &vec![7; 200_000]);
+    for delay in 0..60u32 {
+        rig.send(&job)?;
+        let mut init = None;
+        for _ in 0..delay * 40 {
+            init = rig.processes()?.get(1).copied().or(init);
+        }
+        if let Some(init) = init.or(rig.processes()?.get(1).copied()) {
+            // It may have ended by itself.
+            drop(kill(Pid::from_raw(i32::try_from(init)?), Signal::SIGKILL));
+        }
+        let ran = rig.finish(&job)?;
+        ensure!(
+            match ran.report.ending {
+                Ending::Exited(0) => ran.stdout == "ran\n",
+                Ending::Signaled(9) => ran.report.written.stdout <= 4,
+                // Nothing of it has run: it may be tried again.
+                Ending::Unbuilt { .. } => ran.stdout.is_empty(),
+                _ => false,
+            },
+            "{delay}: {ran:?}"
+        );
+    }
+    let ran = rig.run(&job)?;
+    ensure!(ran.stdout == "ran\n", "the next job: {ran:?}");
+    Ok(())
+}
+
+fn a_job_stopped_at_any_moment_is_told_once() -> anyhow::Result<()> {
+    let mut rig = Rig::new()?;
+    let job = Job::shell("echo ran; sleep 60");
+    for delay in 0..40u32 {
+        let attempt = rig.send(&job)?;
+        for _ in 0..delay * 40 {
+            rig.processes()?;
+        }
+        rig.say(&ToWorker::Stop(attempt))?;
+        let ran = rig.finish(&job)?;
+        ensure!(ran.report.ending == Ending::Stopped, "{delay}: {ran:?}");
+    }
     let ran = rig.run(&Job::new(&["true"]))?;
     ensure!(
         ran.report.ending == Ending::Exited(0),
