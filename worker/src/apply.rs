@@ -117,18 +117,7 @@ fn carry_out(step: &Step, detached: &Detached) -> io::Result<()> {
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
             mount(Some("mqueue"), at.as_str(), Some("mqueue"), flags, nowhere)?;
         }
-        Step::MountPts { at } => {
-            // No gid=5: it need not be mapped here, and EINVAL would be the answer.
-            let options = format!("newinstance,ptmxmode=0666,mode=0620,max={TERMINALS}");
-            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-            mount(
-                Some("devpts"),
-                at.as_str(),
-                Some("devpts"),
-                flags,
-                Some(options.as_str()),
-            )?;
-        }
+        Step::MountPts { at } => mount_terminals(at)?,
         Step::Detach { at } => umount2(at.as_str(), MntFlags::MNT_DETACH)?,
         Step::ChangeDirectory { to } => nix::unistd::chdir(to.as_str())?,
         // The trick of pivot_root(2), "pivot_root(".", ".")": no directory for the old root is needed.
@@ -140,6 +129,19 @@ fn carry_out(step: &Step, detached: &Detached) -> io::Result<()> {
         Step::Set { at, value } => fs::write(at, value)?,
     }
     Ok(())
+}
+
+fn mount_terminals(at: &str) -> io::Result<()> {
+    // No gid=5: it need not be mapped here, and EINVAL would be the answer.
+    let options = format!("newinstance,ptmxmode=0666,mode=0620,max={TERMINALS}");
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    Ok(mount(
+        Some("devpts"),
+        at,
+        Some("devpts"),
+        flags,
+        Some(options.as_str()),
+    )?)
 }
 
 /// Makes a directory with exactly these permission bits, whatever the umask.

@@ -80,10 +80,9 @@ struct Ours {
 /// Opens a box for the job of `order`: its init builds while inputs come in.
 pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<JobBox> {
     let limits = order.limits;
-    let profile = usize::from(order.profile);
     let steps = slot
         .job_plans
-        .get(profile)
+        .get(usize::from(order.profile))
         .ok_or_else(|| io::Error::other("no such profile"))?;
     let files = new_files(limits.disk_bytes.0, limits.inodes(), JOB_ID)?;
     let detached = Detached {

@@ -59,8 +59,8 @@ sys.stdin.read(1)
 )]
 fn job(script: &str) -> Option<Job> {
     let mut unshare = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--pid", "--mount", "--fork"])
-        .args(["--kill-child", "sh", "-c", INIT])
+        .args(["--user", "--map-root-user", "--pid", "--mount", "--net"])
+        .args(["--fork", "--kill-child", "sh", "-c", INIT])
         .arg(format!("{PRELUDE}{script}"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -3,13 +3,13 @@
 //! A socket that was written to and closed holds its bytes until they are read: one process with 200 descriptors
 //! put 400 MiB away in 0.1 s so. All that a job's network namespace tells cheaply is how many sockets there
 //! are, those included ([`SocketReader::count`]). Each holds [`SOCKET_BYTES_MAX`] at most, since a job cannot
-//! have larger buffers. Where that bound is not good enough the kernel is asked for each by sock_diag(7)
+//! have larger buffers. Where that bound is not good enough the kernel is asked for each by `sock_diag`(7)
 //! ([`SocketReader::held`]); what it does not list (closed ones, other families) counts as full.
 //!
 //! # Invariants
 //!
 //! - The worker is in its own network namespace but for the making of one socket.
-//! - A kernel without sock_diag lists nothing: then every socket counts as full.
+//! - A kernel without `sock_diag` lists nothing: then every socket counts as full.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -265,7 +265,7 @@ mod tests {
         for (one, _) in &pairs {
             one.set_nonblocking(true).unwrap();
             let mut one = one;
-            while one.write(&[0; 32 << 10]).is_ok() {}
+            while one.write(&[0; 8 << 10]).is_ok() {}
         }
         let (_, after) = held().unwrap();
         assert!(after >= before + (10 << 20), "{before}, then {after}");
