@@ -419,7 +419,7 @@ impl Run {
             },
             (Some(End::InitLost) | None, Some(verdict)) => by_verdict(verdict),
             (Some(End::InitLost) | None, None) if self.started.is_none() => Ending::Unbuilt {
-                reason: "the init of the job died before the job began".to_owned(),
+                reason: "the init of the job died before it said that the job had begun".to_owned(),
             },
             // Somebody outside has killed the init, and the kernel its tree with it: SIGKILL.
             (Some(End::InitLost) | None, None) => Ending::Signaled(9),
