@@ -246,7 +246,7 @@ impl Driver {
             self.pool.handle(now, event, &mut actions);
             for action in actions {
                 tracing::trace!(?action, "action");
-                self.act(action);
+                self.act(&action);
             }
         }
         let state = self.pool.view().state;

@@ -47,22 +47,22 @@ struct AmountVisitor<Q>(std::marker::PhantomData<Q>);
 impl<Q: Quantity> Visitor<'_> for AmountVisitor<Q> {
     type Value = Amount<Q>;
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Q::EXPECTED)
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(Q::EXPECTED)
     }
 
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
-        Ok(Amount(Q::from_number(number)))
+    fn visit_u64<E: de::Error>(self, v: u64) -> Result<Self::Value, E> {
+        Ok(Amount(Q::from_number(v)))
     }
 
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
-        let number = u64::try_from(number)
-            .map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))?;
+    fn visit_i64<E: de::Error>(self, v: i64) -> Result<Self::Value, E> {
+        let number =
+            u64::try_from(v).map_err(|_| E::invalid_value(de::Unexpected::Signed(v), &self))?;
         self.visit_u64(number)
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        text.parse().map(Amount).map_err(E::custom)
+    fn visit_str<E: de::Error>(self, v: &str) -> Result<Self::Value, E> {
+        v.parse().map(Amount).map_err(E::custom)
     }
 }
 

@@ -293,7 +293,7 @@ fn impossible<T>(key: impl Into<String>, problem: impl Into<String>) -> Result<T
     })
 }
 
-fn between<T: PartialOrd + std::fmt::Display>(
+fn between<T: Copy + PartialOrd + std::fmt::Display>(
     key: &str,
     value: T,
     min: T,

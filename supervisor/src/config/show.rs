@@ -28,7 +28,7 @@ impl Config {
             ceilings: LimitsSection::of(&self.ceilings),
             retention: RetentionSection {
                 outcomes_count: Some(self.retention.count),
-                outcomes_age_ms: span(self.retention.age),
+                outcomes_age_ms: Some(span(self.retention.age)),
                 outcomes_bytes: Some(Amount(ByteSize(self.retention.bytes))),
             },
             http: self.http_section(),
@@ -50,17 +50,17 @@ impl Config {
             queue_bytes: Some(Amount(ByteSize(settings.queue_bytes))),
             share_period: Some(settings.share_period),
             attempts_max: Some(self.attempts_max),
-            backoff_min_ms: span(settings.backoff_min),
-            backoff_max_ms: span(settings.backoff_max),
-            ping_interval_ms: span(settings.ping_interval),
-            silence_max_ms: span(settings.silence_max),
-            ready_within_ms: span(settings.ready_within),
-            overrun_slack_ms: span(settings.overrun_slack),
+            backoff_min_ms: Some(span(settings.backoff_min)),
+            backoff_max_ms: Some(span(settings.backoff_max)),
+            ping_interval_ms: Some(span(settings.ping_interval)),
+            silence_max_ms: Some(span(settings.silence_max)),
+            ready_within_ms: Some(span(settings.ready_within)),
+            overrun_slack_ms: Some(span(settings.overrun_slack)),
             restart_burst: Some(settings.restart_burst),
-            restart_period_ms: span(settings.restart_period),
-            park_min_ms: span(settings.park_min),
-            park_max_ms: span(settings.park_max),
-            shutdown_grace_ms: span(self.grace),
+            restart_period_ms: Some(span(settings.restart_period)),
+            park_min_ms: Some(span(settings.park_min)),
+            park_max_ms: Some(span(settings.park_max)),
+            shutdown_grace_ms: Some(span(self.grace)),
             isolation: Some(match self.isolation {
                 IsolationPolicy::Required => Isolation::Required,
                 IsolationPolicy::Reduced => Isolation::Reduced,
@@ -76,12 +76,12 @@ impl Config {
             connections_max: count(http.connections_max),
             connections_per_peer_max: count(http.connections_per_peer_max),
             header_bytes_max: bytes(u64::try_from(http.header_bytes_max).unwrap_or(u64::MAX)),
-            header_timeout_ms: span(http.header_timeout),
+            header_timeout_ms: Some(span(http.header_timeout)),
             body_bytes_max: bytes(http.body_bytes_max),
-            body_timeout_ms: span(http.body_timeout),
+            body_timeout_ms: Some(span(http.body_timeout)),
             bodies_bytes_max: bytes(http.bodies_bytes_max),
             waiters_max: count(http.waiters_max),
-            wait_max_ms: span(http.wait_max),
+            wait_max_ms: Some(span(http.wait_max)),
             batch_waiting_max: count(http.batch_waiting_max),
             group: http.group.clone(),
         }
@@ -107,7 +107,7 @@ impl Profile {
     }
 }
 
-fn span(duration: Duration) -> Option<Span> {
+fn span(duration: Duration) -> Span {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    Some(Amount(Millis(millis)))
+    Amount(Millis(millis))
 }

@@ -15,13 +15,13 @@ use super::births::Born;
 use super::command::{Acceptance, NotAccepted};
 use super::link::{Link, Speech};
 use super::recorder::Durable;
-use super::seat::{Run, Seat, kill_in_words};
+use super::seat::{Follow, Run, RunCourse, Seat, kill_in_words};
 use super::{Driver, Life};
 use crate::gather::Gathered;
 
 impl Driver {
-    pub(super) fn act(&mut self, action: Action) {
-        match action {
+    pub(super) fn act(&mut self, action: &Action) {
+        match *action {
             Action::Record(id, record) => self.record(id, record),
             Action::Accept(job) => self.accept(job),
             Action::Refuse(job, refusal) => {
@@ -86,7 +86,7 @@ impl Driver {
     }
 
     fn spawn(&mut self, worker: WorkerRef) {
-        let born = self.births.bear(worker);
+        let born = self.births.give_birth(worker);
         let seated = born
             .map_err(anyhow::Error::from)
             .and_then(|born| Ok(self.seat_for(worker, born)?));
@@ -171,10 +171,10 @@ impl Driver {
         seat.attempt = Some(attempt);
         seat.run = Some(Run {
             attempt,
-            started: false,
+            course: RunCourse::Given,
             output_bytes: request.limits.output_bytes.0,
             gathered: Gathered::default(),
-            follows: false,
+            follow: Follow::Unasked,
         });
         let speech = Speech::Job(Box::new(order), Arc::downgrade(&request.payload));
         if seat.link.say(speech).is_err() {

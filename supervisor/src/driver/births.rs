@@ -38,12 +38,12 @@ pub trait Births {
     /// # Errors
     ///
     /// [`BirthError`] says what failed; no process is left then.
-    fn bear(&mut self, worker: WorkerRef) -> Result<Born, BirthError>;
+    fn give_birth(&mut self, worker: WorkerRef) -> Result<Born, BirthError>;
 }
 
 impl Births for Nursery {
-    fn bear(&mut self, worker: WorkerRef) -> Result<Born, BirthError> {
-        let newborn = Self::bear(self, worker)?;
+    fn give_birth(&mut self, worker: WorkerRef) -> Result<Born, BirthError> {
+        let newborn = self.bear(worker)?;
         Ok(Born {
             pid: newborn.pid,
             pidfd: newborn.pidfd,

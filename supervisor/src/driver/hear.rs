@@ -6,8 +6,6 @@
 //!   worker has, and it was asked for; everything else is a violation, and the worker is heard no more.
 //! - What a worker that has been killed still says is not looked at.
 
-use std::sync::Arc;
-
 use wpool_pool::event::Event;
 use wpool_protocol::id::{AttemptRef, WorkerRef};
 use wpool_protocol::phase::Phase;
@@ -15,11 +13,12 @@ use wpool_protocol::wire::{
     AttemptReport, Ending, FromWorker, Hello, OutputBytes, OutputHeader, Ready, Refused, ToWorker,
     Written,
 };
+use wpool_sys::birth::FailureReport;
 
 use super::collect::{Collected, Leftovers};
 use super::input::Input;
 use super::link::Exit;
-use super::seat::{Seat, kill_in_words};
+use super::seat::{Follow, Run, RunCourse, Seat, kill_in_words};
 use super::{Driver, Life};
 use crate::cgroup::SlotDirectory;
 use crate::report;
@@ -189,7 +188,7 @@ impl Driver {
         };
         let leftovers = Leftovers {
             report: Some(report),
-            store: run.started.then(|| Arc::clone(&seat.store)),
+            store: run.own_store(&seat.store),
             output_bytes: run.output_bytes,
             gathered: run.gathered,
         };
@@ -248,7 +247,7 @@ impl Driver {
             // It died with its job: what the job wrote is still in the store.
             let leftovers = Leftovers {
                 report: None,
-                store: run.started.then(|| Arc::clone(&seat.store)),
+                store: run.own_store(&seat.store),
                 output_bytes: run.output_bytes,
                 gathered: run.gathered,
             };
@@ -313,7 +312,7 @@ impl Seat {
             FromWorker::Refused(refused) => Ok(Verdict::Refused(refused)),
             FromWorker::Started(attempt) => {
                 let worker = self.worker;
-                self.run_of(attempt)?.started = true;
+                self.run_of(attempt)?.course = RunCourse::Started;
                 Ok(Verdict::Tell(Event::JobStarted(worker, attempt)))
             }
             FromWorker::Written(written) => self.judge_written(written),
@@ -354,13 +353,13 @@ impl Seat {
 
     fn judge_written(&mut self, written: Written) -> Result<Verdict, Violation> {
         let run = self.run_of(written.attempt)?;
-        if !std::mem::take(&mut run.follows) {
+        if std::mem::replace(&mut run.follow, Follow::Unasked) == Follow::Unasked {
             return Err(Violation("it told of output, unasked".to_owned()));
         }
         Ok(Verdict::Wrote(written.attempt))
     }
 
-    fn run_of(&mut self, attempt: AttemptRef) -> Result<&mut super::seat::Run, Violation> {
+    fn run_of(&mut self, attempt: AttemptRef) -> Result<&mut Run, Violation> {
         let run = self.run.as_mut();
         run.filter(|run| run.attempt == attempt)
             .ok_or_else(|| Violation("it spoke of a run that it does not have".to_owned()))
@@ -368,7 +367,7 @@ impl Seat {
 
     /// Why the worker was lost, for people.
     fn loss(&mut self, exit: Exit) -> String {
-        let failure = self.failure.as_mut().and_then(|failure| failure.read());
+        let failure = self.failure.as_mut().and_then(FailureReport::read);
         match (self.killed, &self.violation, &self.refused) {
             (Some(reason), Some(violation), _) => {
                 format!("{}: {violation}", kill_in_words(reason))

@@ -14,7 +14,7 @@ use wpool_protocol::wire::{Stream, ToWorker, Written};
 use super::Driver;
 use super::command::{Chunk, Interest, Reader, Reading};
 use super::obey::may_see;
-use super::seat::Seat;
+use super::seat::{Follow, RunCourse, Seat};
 use crate::output::OutputStore;
 
 /// Bytes of a stream that one reading brings.
@@ -53,7 +53,7 @@ impl Seat {
         let Some(run) = &mut self.run else {
             return Vec::new();
         };
-        if !run.started || run.attempt.job != job {
+        if run.course == RunCourse::Given || run.attempt.job != job {
             return Vec::new();
         }
         let Ok(totals) = self.store.counters() else {
@@ -63,8 +63,8 @@ impl Seat {
             next_chunk(&self.store, run.output_bytes, *stream, *from, totals)
         });
         let chunks: Vec<_> = chunks.collect();
-        if chunks.is_empty() && interest == Interest::Future && !run.follows {
-            run.follows = true;
+        if chunks.is_empty() && interest == Interest::Future && run.follow == Follow::Unasked {
+            run.follow = Follow::Asked;
             let written = Written {
                 attempt: run.attempt,
                 stdout: totals.0,

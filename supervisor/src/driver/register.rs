@@ -145,17 +145,14 @@ impl Register {
 
     /// A part of a listing.
     pub(super) fn page(&self, filter: &Filter) -> Page {
-        match &filter.tenant {
-            Some(tenant) => match self.by_tenant.get(tenant) {
-                Some(ids) => self.scan(ids.range(..filter.before).rev().copied(), filter),
-                None => self.scan(std::iter::empty(), filter),
-            },
-            None => {
-                let live = self.live.range(..filter.before).rev().map(|(id, _)| *id);
-                let ids = merged(live, self.ended.ids_before(filter.before));
-                self.scan(ids, filter)
-            }
-        }
+        let Some(tenant) = &filter.tenant else {
+            let live = self.live.range(..filter.before).rev().map(|(id, _)| *id);
+            let ids = merged(live, self.ended.ids_before(filter.before));
+            return self.scan(ids, filter);
+        };
+        let ids = self.by_tenant.get(tenant).into_iter();
+        let ids = ids.flat_map(|ids| ids.range(..filter.before).rev().copied());
+        self.scan(ids, filter)
     }
 
     fn scan(&self, ids: impl Iterator<Item = JobId>, filter: &Filter) -> Page {

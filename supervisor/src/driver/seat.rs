@@ -57,13 +57,37 @@ pub(super) struct Seat {
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) attempt: AttemptRef,
-    /// Whether its worker has begun it: before, the store holds what is another job's.
-    pub(super) started: bool,
+    pub(super) course: RunCourse,
     /// Its output limit.
     pub(super) output_bytes: u64,
     pub(super) gathered: Gathered,
-    /// Whether the worker was asked to say when there is more output.
-    pub(super) follows: bool,
+    pub(super) follow: Follow,
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RunCourse {
+    /// Its worker has it: the store holds what is another job's.
+    Given,
+    /// Its program runs.
+    Started,
+}
+
+/// Whether a worker was asked to say when there is more output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Follow {
+    Unasked,
+    Asked,
+}
+
+impl Run {
+    /// The store, once what is in it is this run's.
+    pub(super) fn own_store(&self, store: &Arc<OutputStore>) -> Option<Arc<OutputStore>> {
+        match self.course {
+            RunCourse::Given => None,
+            RunCourse::Started => Some(Arc::clone(store)),
+        }
+    }
 }
 
 impl Seat {

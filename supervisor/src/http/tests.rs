@@ -1,5 +1,6 @@
 //! The routes over a real Unix socket, with a driver whose workers a test plays.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use crate::config::Config;
 use crate::driver::Driver;
 use crate::driver::tests::player::{Cast, Player};
 use crate::notify::Notifier;
+
+mod bounds;
 
 /// A guard against hanging; no claim of speed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -210,110 +213,72 @@ fn a_job_that_goes_on_is_202_and_can_be_ended() {
     });
 }
 
+fn assert_refused(answer: &Answer, status: u16, words: &str) {
+    assert_eq!(answer.status.as_u16(), status, "{:?}", answer.body);
+    assert_eq!(answer.header("content-type"), "application/problem+json");
+    let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains(words), "{detail}");
+}
+
 #[test]
-fn what_is_wrong_with_a_request_is_one_clear_problem() {
+fn what_is_wrong_with_a_job_is_one_clear_problem() {
     let mut config = config();
     config.http.body_bytes_max = 4_096;
     with(config, Player::honest(), |client| async move {
-        let post = |body: &str| client.ask(Method::POST, "/v1/jobs", body.to_owned());
-        let large = format!("{{\"command\": [\"{}\"]}}", "x".repeat(5_000));
-        for (answer, status, words) in [
-            (
-                post("{\"command\": [\"x\"").await,
-                400,
-                "EOF while parsing a list at line 1 column 16",
-            ),
-            (
-                post("{\"command\": [\"x\"], \"colour\": 1}").await,
-                422,
-                "unknown field `colour`",
-            ),
-            (post("{\"command\": []}").await, 422, "command: it is empty"),
-            (
-                post("{\"command\": [\"x\"], \"limits\": {\"memory_bytes\": 99999999999999}}")
-                    .await,
-                422,
-                "limits.memory_bytes is 99999999999999 B, above the highest allowed, 16 GiB",
-            ),
-            (
-                post("{\"command\": [\"x\"], \"profile\": \"nope\"}").await,
-                422,
-                "there are: default",
-            ),
-            (post(&large).await, 413, "the body is larger than 4 KiB"),
-            (
-                client
-                    .post("/v1/jobs?wait=soon", &json!({"command": ["x"]}))
-                    .await,
-                400,
-                "wait: `soon` is not a duration",
-            ),
-            (
-                client.get("/v1/jobs?state=odd").await,
-                400,
-                "unknown variant `odd`",
-            ),
-            (
-                client.get("/v1/jobs?limit=9999").await,
-                400,
-                "limit: it is 9999 and must be 1 to 1000",
-            ),
-            (
-                client.get("/v1/jobs/nonsense").await,
-                400,
-                "`nonsense` is not a job id",
-            ),
-            (
-                client.get("/v1/nothing").await,
-                404,
-                "there is nothing at /v1/nothing",
-            ),
-            (
-                client.ask(Method::PUT, "/v1/jobs", "").await,
-                405,
-                "does not know this method",
-            ),
-            (
-                client.ask(Method::PATCH, "/v1/pool", "{}").await,
-                400,
-                "paused",
-            ),
+        let large = format!(r#"{{"command": ["{}"]}}"#, "x".repeat(5_000));
+        let absurd = r#"{"command": ["x"], "limits": {"memory_bytes": 99999999999999}}"#;
+        let refused = "limits.memory_bytes is 99999999999999 B, above the highest allowed, 16 GiB";
+        let nowhere = r#"{"command": ["x"], "profile": "nope"}"#;
+        let unknown = r#"{"command": ["x"], "colour": 1}"#;
+        let broken = r#"{"command": ["x""#;
+        for (body, status, words) in [
+            (broken, 400, "EOF while parsing a list at line 1 column 16"),
+            (unknown, 422, "unknown field `colour`"),
+            (r#"{"command": []}"#, 422, "command: it is empty"),
+            (absurd, 422, refused),
+            (nowhere, 422, "there are: default"),
+            (&large, 413, "the body is larger than 4 KiB"),
         ] {
-            assert_eq!(answer.status.as_u16(), status, "{:?}", answer.body);
-            assert_eq!(answer.header("content-type"), "application/problem+json");
-            let detail = answer.json()["detail"].as_str().unwrap().to_owned();
-            assert!(detail.contains(words), "{detail}");
+            let answer = client.ask(Method::POST, "/v1/jobs", body.to_owned()).await;
+            assert_refused(&answer, status, words);
         }
     });
 }
 
 #[test]
-fn a_body_that_is_announced_too_large_is_refused_before_it_is_sent() {
+fn what_is_wrong_with_a_path_or_parameter_is_one_clear_problem() {
     with(config(), Player::honest(), |client| async move {
-        let mut stream = client.connect().await;
-        stream
-            .write_all(b"POST /v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-length: 1073741824\r\n\r\n")
-            .await
-            .unwrap();
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer).await.unwrap();
-        assert_eq!(&answer, b"HTTP/1.1 413");
-    });
-}
-
-#[test]
-fn a_full_queue_says_which_limit_and_when_to_come_again() {
-    let mut config = config();
-    config.pool.queue_jobs = 1;
-    with(config, Player::honest(), |client| async move {
-        client.submit(&["until-stopped"]).await;
-        let refused = client.post("/v1/jobs", &json!({"command": ["x"]})).await;
-        assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
-        let problem = refused.json();
-        assert_eq!(problem["limit"], "queue_jobs");
-        assert_eq!(problem["allowed"], 1);
-        assert!(problem["retry_after_ms"].as_u64().unwrap() > 0);
-        assert!(refused.header("retry-after").parse::<u64>().unwrap() > 0);
+        let limit = "limit: it is 9999 and must be 1 to 1000";
+        let soon = "wait: `soon` is not a duration";
+        for (method, path, status, words) in [
+            (Method::POST, "/v1/jobs?wait=soon", 400, soon),
+            (
+                Method::GET,
+                "/v1/jobs?state=odd",
+                400,
+                "unknown variant `odd`",
+            ),
+            (Method::GET, "/v1/jobs?limit=9999", 400, limit),
+            (
+                Method::GET,
+                "/v1/jobs/nonsense",
+                400,
+                "`nonsense` is not a job id",
+            ),
+            (
+                Method::GET,
+                "/v1/nothing",
+                404,
+                "there is nothing at /v1/nothing",
+            ),
+            (Method::PUT, "/v1/jobs", 405, "does not know this method"),
+            (Method::PATCH, "/v1/pool", 400, "paused"),
+        ] {
+            let body = r#"{"command": ["x"]}"#;
+            let body = if path == "/v1/pool" { "{}" } else { body };
+            let answer = client.ask(method, path, body).await;
+            assert_refused(&answer, status, words);
+        }
     });
 }
 
@@ -355,7 +320,7 @@ fn a_batch_answers_every_line_and_a_full_queue_slows_it() {
     with(config, Player::honest(), |client| async move {
         let mut lines = String::from("\n{\"command\": }\n   \n");
         for n in 4..12 {
-            lines.push_str(&format!("{{\"command\": [\"write\", \"{n}\", \"\"]}}\n"));
+            writeln!(lines, "{{\"command\": [\"write\", \"{n}\", \"\"]}}").unwrap();
         }
         lines.push_str("{\"command\": [\"fail\"]}");
         let answer = client
@@ -484,136 +449,5 @@ fn a_large_outcome_arrives_whole() {
         let outcome = answer.json();
         assert_eq!(outcome["stdout"].as_str().unwrap().len(), 900_000);
         assert!(answer.body.len() > 5_000_000);
-    });
-}
-
-#[test]
-fn idle_connections_and_half_sent_requests_make_room() {
-    let mut config = config();
-    config.http.connections_max = 8;
-    config.http.connections_per_peer_max = 8;
-    config.http.body_timeout = Duration::from_millis(200);
-    with(config, Player::honest(), |client| async move {
-        let mut idle = Vec::new();
-        for n in 0..100 {
-            let mut stream = client.connect().await;
-            match n % 3 {
-                0 => {}
-                1 => stream.write_all(b"GET /v1/sta").await.unwrap_or_default(),
-                _ => stream
-                    .write_all(b"POST /v1/jobs HTTP/1.1\r\ncontent-length: 99\r\n\r\n{")
-                    .await
-                    .unwrap_or_default(),
-            }
-            idle.push(stream);
-        }
-        // At the latest when the bodies that were begun are overdue, there is room again.
-        loop {
-            let mut stream = client.connect().await;
-            let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-            let mut answer = Vec::new();
-            let asked = stream.write_all(request).await;
-            if asked.is_ok()
-                && stream.read_to_end(&mut answer).await.is_ok()
-                && answer.starts_with(b"HTTP/1.1 200")
-            {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        drop(idle);
-    });
-}
-
-#[test]
-fn a_connection_that_idles_too_long_is_closed() {
-    let mut config = config();
-    config.http.header_timeout = Duration::from_millis(50);
-    with(config, Player::honest(), |client| async move {
-        for begun in [&b""[..], b"GET / HTT"] {
-            let mut stream = client.connect().await;
-            stream.write_all(begun).await.unwrap();
-            let mut rest = Vec::new();
-            stream.read_to_end(&mut rest).await.unwrap();
-        }
-        // After an answer too.
-        let mut stream = client.connect().await;
-        stream
-            .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-            .await
-            .unwrap();
-        let mut rest = Vec::new();
-        stream.read_to_end(&mut rest).await.unwrap();
-        assert!(rest.starts_with(b"HTTP/1.1 200"));
-    });
-}
-
-#[test]
-fn somebody_who_may_not_is_not_answered() {
-    let stranger = Access {
-        owner: rustix::process::geteuid().as_raw() + 1,
-        group: None,
-    };
-    if rustix::process::geteuid().is_root() {
-        // Root may everything: what a stranger may is tested in `peer`.
-        return;
-    }
-    with_access(
-        config(),
-        Player::honest(),
-        stranger,
-        |client, _| async move {
-            let mut stream = client.connect().await;
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).await.unwrap_or_default();
-            assert!(answer.is_empty());
-        },
-    );
-}
-
-#[test]
-fn when_the_supervisor_goes_waiters_are_answered_202() {
-    with_access(
-        config(),
-        Player::honest(),
-        access(),
-        |client, end| async move {
-            let id = client.submit(&["until-stopped"]).await;
-            let path = format!("/v1/jobs/{id}/result?wait=1h");
-            let (answer, ()) = tokio::join!(client.get(&path), async {
-                // Only once the request is there: a connection that comes later is not accepted.
-                while client.get("/v1/status").await.json()["active"] != 1 {
-                    tokio::task::yield_now().await;
-                }
-                end.send_replace(true);
-            });
-            assert_eq!(answer.status, StatusCode::ACCEPTED);
-            assert_eq!(answer.json()["state"], "running");
-        },
-    );
-}
-
-#[test]
-fn too_many_waiters_are_refused_before_anything_is_accepted() {
-    let mut config = config();
-    config.http.waiters_max = 1;
-    with(config, Player::honest(), |client| async move {
-        let id = client.submit(&["until-stopped"]).await;
-        let path = format!("/v1/jobs/{id}/result?wait=1h");
-        let wait = client.get(&path);
-        let test = async {
-            loop {
-                let job = json!({"command": ["write", "", ""]});
-                let answer = client.post("/v1/jobs?wait=1ms", &job).await;
-                if answer.status == StatusCode::TOO_MANY_REQUESTS {
-                    assert_eq!(answer.json()["limit"], "http.waiters_max");
-                    break;
-                }
-            }
-        };
-        tokio::select! {
-            _ = wait => panic!("the job goes on"),
-            () = test => {}
-        }
     });
 }

@@ -1,5 +1,7 @@
 //! Reports of workers become outcomes that read as promised.
 
+use std::fmt::Write as _;
+
 use wpool_pool::event::JobEnd;
 use wpool_protocol::id::{AttemptNumber, AttemptRef};
 use wpool_protocol::outcome::MeasuredBy;
@@ -106,14 +108,16 @@ fn every_end_has_its_state_code_signal_and_sentence() {
             outcome.cause.is_none(),
             outcome.state == JobState::Succeeded
         );
-        table.push_str(&format!(
-            "{:<14} code {:<8} signal {:<17} exit {:<3} {}\n",
+        writeln!(
+            table,
+            "{:<14} code {:<8} signal {:<17} exit {:<3} {}",
             outcome.state,
             format!("{:?}", outcome.exit_code),
             format!("{:?}", outcome.signal),
             outcome.process_exit_code(),
             outcome.cause.as_ref().map_or("", |cause| &cause.text),
-        ));
+        )
+        .unwrap();
     }
     insta::assert_snapshot!(table);
 }

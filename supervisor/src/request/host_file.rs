@@ -48,7 +48,7 @@ pub(super) fn read_beneath(
     let outside = || HostFileError::OutsideRoots {
         path: path.to_owned(),
     };
-    let (root, rest) = roots
+    let (beneath, rest) = roots
         .iter()
         .find_map(|root| Some((root, Path::new(path).strip_prefix(root).ok()?)))
         .filter(|(_, rest)| !rest.as_os_str().is_empty())
@@ -66,7 +66,7 @@ pub(super) fn read_beneath(
     };
     let dir = openat(
         CWD,
-        root,
+        beneath,
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )

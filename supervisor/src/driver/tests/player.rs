@@ -30,9 +30,18 @@ const LAYOUT: StoreLayout = StoreLayout {
 #[derive(Clone)]
 pub(crate) struct Player {
     play: Arc<dyn Fn(&mut Stage) + Send + Sync>,
-    refuses: bool,
-    /// Whether it plays from the order on, without waiting for the inputs.
-    at_once: bool,
+    begin: Begin,
+}
+
+/// When a worker begins to play.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    /// When all inputs are there.
+    WithInputs,
+    /// From the order on.
+    AtOnce,
+    /// It cannot build its sandbox.
+    Never,
 }
 
 impl Player {
@@ -40,21 +49,20 @@ impl Player {
     pub(crate) fn new(play: impl Fn(&mut Stage) + Send + Sync + 'static) -> Self {
         Self {
             play: Arc::new(play),
-            refuses: false,
-            at_once: false,
+            begin: Begin::WithInputs,
         }
     }
 
     /// Plays from the order on, without waiting for the inputs.
     pub(crate) fn starting_at_once(mut self) -> Self {
-        self.at_once = true;
+        self.begin = Begin::AtOnce;
         self
     }
 
     /// Workers that cannot build their sandbox.
     pub(crate) fn refusing() -> Self {
         Self {
-            refuses: true,
+            begin: Begin::Never,
             ..Self::new(|_| {})
         }
     }
@@ -101,12 +109,12 @@ impl Cast {
 }
 
 impl Births for Cast {
-    fn bear(&mut self, worker: WorkerRef) -> Result<Born, BirthError> {
+    fn give_birth(&mut self, worker: WorkerRef) -> Result<Born, BirthError> {
         let (commands_read, commands) = io::pipe().unwrap();
         let (replies, replies_write) = io::pipe().unwrap();
         let store = tempfile::tempfile().unwrap();
         store.set_len(LAYOUT.len()).unwrap();
-        let body = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let body = body();
         let pid = Pid::from_child(&body);
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
         let stage = Stage {
@@ -148,6 +156,15 @@ impl Births for Cast {
     }
 }
 
+/// A process that lives until it is killed.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it stands for a worker, and does nothing"
+)]
+fn body() -> Child {
+    Command::new("cat").stdin(Stdio::piped()).spawn().unwrap()
+}
+
 pub(crate) fn ready() -> FromWorker {
     FromWorker::Ready(Ready {
         level: IsolationLevel::Full,
@@ -181,7 +198,7 @@ impl Stage {
         {
             return;
         }
-        if player.refuses {
+        if player.begin == Begin::Never {
             self.send(&FromWorker::Refused(Refused {
                 layer: "user".into(),
                 reason: "no user namespaces".into(),
@@ -196,7 +213,7 @@ impl Stage {
                     self.clear();
                     self.inputs = vec![Vec::new(); order.inputs.len()];
                     self.order = Some(*order);
-                    if player.at_once {
+                    if player.begin == Begin::AtOnce {
                         (player.play)(&mut self);
                     }
                 }
@@ -205,7 +222,7 @@ impl Stage {
                         self.inputs[usize::from(n)].extend_from_slice(&input.bytes);
                     }
                 }
-                ToWorker::Start(_) if !player.at_once => (player.play)(&mut self),
+                ToWorker::Start(_) if player.begin == Begin::WithInputs => (player.play)(&mut self),
                 ToWorker::Retire => return,
                 _ => {}
             }
