@@ -110,10 +110,7 @@ pub(super) fn run(plan: &Plan<'_>) -> u8 {
 }
 
 fn try_run(plan: &Plan<'_>) -> Result<(), Step> {
-    // SAFETY: prctl with these two integers changes the death signal of this process alone.
-    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } == -1 {
-        return Err(Step::DeathSignal);
-    }
+    die_with_parent()?;
     let mut byte = 0u8;
     // SAFETY: `byte` is live and one byte long.
     if unsafe { libc::read(plan.inputs.gate.as_raw_fd(), (&raw mut byte).cast(), 1) } != 1 {
@@ -123,6 +120,9 @@ fn try_run(plan: &Plan<'_>) -> Result<(), Step> {
         IdMap::Single { .. } => keep_capabilities()?,
         IdMap::Range { .. } => take_ids()?,
     }
+    // A change of ids has cleared it. Without it a worker that is stopped before it can set it itself would outlive
+    // the supervisor: it never reads the end of its pipe.
+    die_with_parent()?;
     arrange_descriptors(plan)?;
     let empty = c"";
     // SAFETY: the arrays end with a null pointer, and what they point to outlives this call in the
@@ -140,10 +140,18 @@ fn try_run(plan: &Plan<'_>) -> Result<(), Step> {
     Err(Step::Exec)
 }
 
+/// Has the kernel kill this process when its parent's thread ends.
+fn die_with_parent() -> Result<(), Step> {
+    // SAFETY: prctl with these two integers changes the death signal of this process alone.
+    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } == -1 {
+        return Err(Step::DeathSignal);
+    }
+    Ok(())
+}
+
 /// Becomes id 0 of the new user namespace, with no supplementary group of the parent's.
 ///
-/// Raw calls: the C library's wrappers would speak to threads that are not here. The death signal is
-/// cleared by a change of ids, so that the worker sets it again.
+/// Raw calls: the C library's wrappers would speak to threads that are not here.
 fn take_ids() -> Result<(), Step> {
     // SAFETY: setgroups with length 0 reads nothing.
     if unsafe { libc::syscall(libc::SYS_setgroups, 0usize, ptr::null::<libc::gid_t>()) } == -1 {
