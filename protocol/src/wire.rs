@@ -136,6 +136,27 @@ pub struct MountSetup {
     pub destination: String,
 }
 
+impl MountSetup {
+    /// The place of the sandbox's own that a mount at `destination` would hide, or be hidden by.
+    pub fn in_the_way(destination: &str) -> Option<&'static str> {
+        /// Nothing may be laid into these: the job's own, or read-only before a mount point could be made.
+        const CLOSED: [&str; 12] = [
+            "/bin", "/box", "/dev", "/lib", "/lib32", "/lib64", "/libx32", "/mnt", "/proc",
+            "/sbin", "/tmp", "/usr",
+        ];
+        /// These hold things of the sandbox's own, and room beside them.
+        const SHARED: [&str; 4] = ["/etc", "/run", "/var", "/var/tmp"];
+        let path = destination.trim_end_matches('/');
+        let inside = |place: &&&str| {
+            let rest = path.strip_prefix(**place);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let closed = CLOSED.iter().find(inside);
+        let shared = SHARED.iter().find(|place| path == **place);
+        closed.or(shared).copied()
+    }
+}
+
 /// Where a mount comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountSource {
@@ -350,4 +371,24 @@ pub struct RunUsage {
     pub processes_peak: u32,
     /// Where the figures come from.
     pub measured_by: MeasuredBy,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_may_not_hide_what_is_the_sandboxs_own() {
+        for (destination, place) in [
+            ("/tmp/venv", Some("/tmp")),
+            ("/usr", Some("/usr")),
+            ("/dev/shm/x", Some("/dev")),
+            ("/etc/", Some("/etc")),
+            ("/etc/myapp", None),
+            ("/tmpfiles", None),
+            ("/opt/venv", None),
+        ] {
+            assert_eq!(MountSetup::in_the_way(destination), place, "{destination}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ use wpool_protocol::blob::Blob;
 use wpool_protocol::job::{FILES_BYTES_MAX, JobRequest};
 use wpool_protocol::limits::LimitsRequest;
 use wpool_protocol::quantity::{ByteSize, Millis};
+use wpool_protocol::wire::MountSetup;
 
 use super::input_files;
 use super::output_files::OutSpec;
@@ -263,6 +264,12 @@ impl ReadOnlySpec {
             self.path.display()
         );
         let destination = destination.to_str().context("its name is not UTF-8")?;
+        if let Some(place) = MountSetup::in_the_way(destination) {
+            anyhow::bail!(
+                "{destination} would hide or be hidden by {place} of the sandbox: name another place, like --ro {}:/opt/data",
+                self.path.display()
+            );
+        }
         Ok((path, destination.to_owned()))
     }
 }

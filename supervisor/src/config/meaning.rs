@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use wpool_protocol::wire::IsolationPolicy;
+use wpool_protocol::wire::{IsolationPolicy, MountSetup};
 
 use super::amount::Amount;
 use super::raw::{
@@ -201,6 +201,12 @@ fn mount(key: &str, text: &str) -> Result<(PathBuf, String), ConfigError> {
             );
             return impossible(key, problem);
         }
+    }
+    if let Some(place) = MountSetup::in_the_way(destination) {
+        let problem = format!(
+            "`{destination}` would hide or be hidden by {place} of the sandbox; write \"{source}:/opt/NAME\""
+        );
+        return impossible(key, problem);
     }
     Ok((source.into(), destination.to_owned()))
 }

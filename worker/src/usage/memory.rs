@@ -201,9 +201,14 @@ impl MemoryWatch {
 
     pub(super) fn take_files_mapped(&mut self, now: Duration, mapped: FilesMapped) -> MemoryStep {
         let exact = &self.exact;
-        let elsewhere = exact.shared_bytes.saturating_sub(mapped.bytes);
+        let used_bytes = self.sums.disk.used_bytes;
+        // Of a process that ended meanwhile nothing is known: it may have had every shared page from a file.
+        let elsewhere = match mapped.gone {
+            0 => exact.shared_bytes.saturating_sub(mapped.bytes),
+            _ => exact.shared_bytes.saturating_sub(used_bytes),
+        };
         let own = exact.private_bytes + exact.page_table_bytes + exact.sockets_bytes;
-        let held = own + elsewhere + self.sums.disk.used_bytes;
+        let held = own + elsewhere + used_bytes;
         self.headroom = self.limit.saturating_sub(held);
         self.judge(now, held)
     }
@@ -369,7 +374,10 @@ mod tests {
         );
         let step = watch.take_exact(at(10), at(11), &exact(10, 90, 1));
         assert_eq!(step, MemoryStep::FilesMapped);
-        let all_files = FilesMapped { bytes: 90 * MIB };
+        let all_files = FilesMapped {
+            bytes: 90 * MIB,
+            gone: 0,
+        };
         assert_eq!(
             watch.take_files_mapped(at(11), all_files),
             MemoryStep::Enough
@@ -410,5 +418,18 @@ mod tests {
             watch.take_exact(at(20), at(21), &held),
             MemoryStep::Over(Excess { peak, .. }) if peak == 130 * MIB
         ));
+    }
+
+    #[test]
+    fn a_process_that_ends_while_it_is_asked_is_not_taken_for_more_than_it_was() {
+        let mut watch = watch(128);
+        watch.take_sums(at(10), &sums(1, 85, 80));
+        watch.take_split(at(10), &split(5, 80, 85));
+        assert_eq!(
+            watch.take_exact(at(10), at(10), &exact(5, 80, 1)),
+            MemoryStep::FilesMapped
+        );
+        let ended = FilesMapped { bytes: 0, gone: 1 };
+        assert_eq!(watch.take_files_mapped(at(11), ended), MemoryStep::Enough);
     }
 }

@@ -282,9 +282,13 @@ impl TreeReader {
         for pid in self.address_spaces() {
             let file = match self.open(pid, "smaps", OFlags::RDONLY) {
                 Ok(file) => File::from(file),
-                Err(error) if is_gone(error) || is_refused(&error.into()) => continue,
+                Err(error) if is_gone(error) || is_refused(&error.into()) => {
+                    mapped.gone += 1;
+                    continue;
+                }
                 Err(error) => return Err(reading("the mappings")(error)),
             };
+            let mut lines = 0u32;
             let mut mappings = Mappings::of_device(major, minor);
             for line in BufReader::with_capacity(32 << 10, file).split(b'\n') {
                 match line {
@@ -292,7 +296,10 @@ impl TreeReader {
                     Err(error) if is_gone_io(&error) => break,
                     Err(error) => return Err(reading("the mappings")(error)),
                 }
+                lines += 1;
             }
+            // A process that is ending has no mapping at all.
+            mapped.gone += u32::from(lines == 0);
             mapped.bytes += mappings.finish();
         }
         Ok(mapped)

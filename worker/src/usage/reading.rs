@@ -88,4 +88,6 @@ pub struct Exact {
 pub struct FilesMapped {
     /// Each page once.
     pub bytes: u64,
+    /// Processes that ended before they could be asked: what they had mapped is not in `bytes`.
+    pub gone: u32,
 }

@@ -266,7 +266,10 @@ mod tests {
                     page_table_bytes: 0,
                     address_spaces: self.tasks,
                 }),
-                Read::FilesMapped => Reading::FilesMapped(FilesMapped { bytes: used_bytes }),
+                Read::FilesMapped => Reading::FilesMapped(FilesMapped {
+                    bytes: used_bytes,
+                    gone: 0,
+                }),
                 Read::Descriptors => Reading::Descriptors(3),
             }
         }
