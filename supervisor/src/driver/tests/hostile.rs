@@ -159,19 +159,28 @@ fn a_sandbox_that_cannot_be_built_ends_the_driver_with_the_reason() {
 
 #[test]
 fn what_is_said_while_inputs_are_written_does_not_wait_for_their_end() {
-    // The order to stop must come between two chunks: the player reads no further before it has seen it.
-    let player = Player::new(|stage| {
-        let said =
-            stage.hear_until(|message| matches!(message, ToWorker::Stop(_) | ToWorker::Start(_)));
+    // The inputs are more than the pipe holds, and the player reads nothing before the order to stop is given: it must
+    // come between two chunks, before the word to start.
+    let (give, given) = std::sync::mpsc::channel::<()>();
+    let given = std::sync::Mutex::new(given);
+    let player = Player::new(move |stage| {
+        given.lock().unwrap().recv().unwrap();
+        let is_either =
+            |message: &ToWorker| matches!(message, ToWorker::Stop(_) | ToWorker::Start(_));
+        let said = stage.hear_until(is_either);
         assert!(matches!(said, Some(ToWorker::Stop(_))), "{said:?}");
         stage.end(wpool_protocol::wire::Ending::Stopped);
     })
     .starting_at_once();
     with(config(1), player, |handle| async move {
         let mut request = job(&["x"]);
-        request.stdin = Some(wpool_protocol::blob::Blob(vec![0; 32 << 20]));
+        request.stdin = Some(wpool_protocol::blob::Blob(vec![0; 4 << 20]));
         let id = submit(&handle, request).await;
+        running(&handle, id).await;
         handle.delete(id, &admin()).await.unwrap();
-        assert_eq!(outcome(&handle, id).await.state, JobState::Cancelled);
+        give.send(()).unwrap();
+        let outcome = outcome(&handle, id).await;
+        assert_eq!(outcome.state, JobState::Cancelled);
+        assert_eq!(outcome.attempts[0].end, AttemptEnd::Cancelled);
     });
 }
