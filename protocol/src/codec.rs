@@ -5,7 +5,7 @@
 //!
 //! # Invariants
 //!
-//! - Decoding never allocates more than [`frame::LEN_MAX`](crate::frame::LEN_MAX) bytes at once: bincode's
+//! - Decoding never allocates more than [`frame::LEN_MAX`] bytes at once: bincode's
 //!   limit is that of a frame, and no message holds a sequence of zero-sized or a type that contains itself.
 //! - A frame is decoded whole: bytes after the message are an error.
 

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Two layers of types: [`raw`] is what is written, every key optional; [`Config`] is what it means, every
-//! value there and checked against the others ([`meaning`]).
+//! value there and checked against the others (`meaning`).
 //!
 //! # Invariants
 //!
@@ -31,6 +31,7 @@ mod defaults;
 mod layers;
 mod meaning;
 pub mod raw;
+mod reference;
 mod reload;
 mod show;
 
@@ -38,6 +39,7 @@ pub use bounds::{HttpBounds, LogSettings, Retention};
 pub use cores::usable_cores;
 pub use layers::{Flags, Source, load, read};
 pub use raw::{LogFormat, LogLevel};
+pub use reference::reference;
 pub use reload::Reload;
 
 /// The config, complete and checked.

@@ -14,7 +14,7 @@
 //!
 //! - It runs on the main thread, because workers are born from it: the kernel ties their deaths to its own.
 //! - Nothing here waits for a client or a worker, and nothing takes long: what does is done elsewhere and comes back
-//!   as an [`Input`].
+//!   as an `Input`.
 //! - Every decision is the pool's. What is known here and not there never changes what happens to a job.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -118,9 +118,7 @@ pub enum DriverEnd {
 
 /// The sandbox cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "failed to build the sandbox: layer `{layer}`: {reason}: {remedy} (or set pool.isolation = \"reduced\" to work without it)"
-)]
+#[error("failed to build the sandbox: layer `{layer}`: {reason}: {remedy}")]
 pub struct Hopeless {
     layer: String,
     reason: String,

@@ -13,7 +13,7 @@
 //! # Invariants
 //!
 //! - The job never holds a descriptor of the user's: a terminal can be typed into (TIOCSTI), a file position moved and a
-//!   flag set through a shared description. It has pipes, and [`live`] carries between them.
+//!   flag set through a shared description. It has pipes, and `live` carries between them.
 //! - Whatever happens, no process of the run outlives it: the worker is killed by its pidfd when the [`worker::Worker`] is dropped.
 //! - The first interruption asks for the job's end, the second does not ask.
 

@@ -11,7 +11,7 @@
 //! # Invariants
 //!
 //! - Only regular files come out, and only such as lie in the box itself: no link is followed on the way
-//!   or at its end (see [`crate::beneath`]), and nothing but a regular file is opened at all.
+//!   or at its end (see `crate::beneath`), and nothing but a regular file is opened at all.
 //! - All files together stay within [`Bounds`]; size is what the file claims, so that a sparse file costs no time.
 //!   A file that grows while it is read is cut at the size that was announced.
 //! - Each name and each pattern that was asked for is answered by at least one [`Output`].

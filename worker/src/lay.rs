@@ -7,7 +7,7 @@
 //! # Invariants
 //!
 //! - Nothing is overwritten and no link is followed, though nobody can have put one there yet: an attempt
-//!   that meets something in the box fails (see [`crate::beneath`]).
+//!   that meets something in the box fails (see `crate::beneath`).
 //! - A file is readable by nobody before it is whole; then it has exactly the mode and owner that were asked
 //!   for, whatever the umask. Directories on the way are 0755.
 

@@ -7,7 +7,7 @@
 //! - [`job::plan`], for every job, in namespaces of its own: what must be fresh in it (its files, `/proc`,
 //!   message queues, terminals), laid into the template, which then becomes the root.
 //!
-//! What a job's process does to itself after that is [`LOCKDOWN`], carried out by [`crate::launch`].
+//! What a job's process does to itself after that is [`LOCKDOWN`], carried out by `crate::launch`.
 //!
 //! # Invariants
 //!

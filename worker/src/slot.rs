@@ -46,7 +46,8 @@ pub(crate) struct Slot {
 impl Slot {
     /// Builds the sandbox of this process.
     pub(crate) fn build(single: SingleThreaded, setup: Setup) -> Result<Self, Refused> {
-        // A change of ids at birth has cleared it (prctl(2)); if the supervisor died in between, its pipe says so.
+        // A change of ids clears it (prctl(2)): set at birth, it is set once more where the ids are final; if the
+        // supervisor died in between, its pipe says so.
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
             .map_err(|error| layers::refused("pid", "set its death signal", &error))?;
         let take = |number: u32| {

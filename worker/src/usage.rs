@@ -10,7 +10,7 @@
 //! | a file in memory (`memfd_create`) that is written, or no longer mapped | the call is refused (`ENOSYS`) where there is no memory controller; programs fall back to `/dev/shm` |
 //! | System V shared memory, semaphores and messages | the calls that make them are refused (`ENOSYS`) |
 //! | bytes in pipes | `fs.pipe-user-pages-soft`: 64 MiB a user |
-//! | bytes in sockets | counted, see [`sockets`]; their buffers cannot be made larger |
+//! | bytes in sockets | counted, see `sockets`; their buffers cannot be made larger |
 //! | page tables between two looks | the address space (`RLIMIT_AS`): 1/512 of it a process |
 //! | huge pages: 8 MiB per ms instead of 3 | switched off for the job (`PR_SET_THP_DISABLE`) |
 //! | CPU time of children that live a few ms and that nobody waits for | the wall time: `timeout_ms × cpus` |

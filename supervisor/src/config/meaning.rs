@@ -76,7 +76,12 @@ impl Config {
         take(&mut self.attempts_max, section.attempts_max);
         self.isolation = match section.isolation {
             None | Some(Isolation::Required) => IsolationPolicy::Required,
-            Some(Isolation::Reduced) => IsolationPolicy::Reduced,
+            Some(Isolation::Reduced) => {
+                return impossible(
+                    "pool.isolation",
+                    "this version works only with every layer; leave it out, and see `wpool doctor` for what is missing",
+                );
+            }
         };
         between("pool.queue_jobs", settings.queue_jobs, 1, u64::MAX)?;
         between("pool.queue_bytes", settings.queue_bytes, 1, u64::MAX)?;

@@ -93,7 +93,7 @@ section! {
         park_max_ms: Span,
         /// How long running jobs may go on after SIGTERM; keep it below the unit's `TimeoutStopSec`. Default 20 s.
         shutdown_grace_ms: Span,
-        /// What to do about a missing layer of the sandbox: "required" refuses to work, "reduced" works without it and says so in every outcome. Default "required". Changed by a restart only.
+        /// What to do about a missing layer of the sandbox: "required" refuses to work. ("reduced" is to come, and is refused for now.) Default "required". Changed by a restart only.
         isolation: Isolation,
     }
 }

@@ -17,7 +17,7 @@ const FULL: &str = r#"
 workers = 3
 queue_bytes = "64M"
 silence_max_ms = "2s"
-isolation = "reduced"
+isolation = "required"
 
 [limits]
 timeout_ms = "5s"
@@ -48,7 +48,7 @@ fn what_is_written_is_what_it_means() {
     assert_eq!(config.pool.slots, 3);
     assert_eq!(config.pool.queue_bytes, 64 << 20);
     assert_eq!(config.pool.silence_max, Duration::from_secs(2));
-    assert_eq!(config.isolation, IsolationPolicy::Reduced);
+    assert_eq!(config.isolation, IsolationPolicy::Required);
     let data = &config.profiles["data"];
     assert_eq!(data.mounts[0], ("/opt/venv".into(), "/opt/venv".to_owned()));
     assert_eq!(
@@ -124,7 +124,8 @@ fn every_section_documents_each_key_and_what_it_defaults_to() {
 
 #[test]
 fn a_reload_changes_limits_and_names_what_needs_a_restart() {
-    let old = parse(FULL).unwrap();
+    let mut old = parse(FULL).unwrap();
+    old.isolation = IsolationPolicy::Reduced;
     let new = parse(
         "[pool]\nworkers = 9\nqueue_jobs = 3\n[retention]\noutcomes_count = 7\n[profile.data]\nmounts = [\"/x\"]\n[profile.new]\n[ceilings]\noutput_bytes = \"1G\"",
     )

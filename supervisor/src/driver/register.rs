@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! - A job is in exactly one of `live` and `ended`; `by_tenant` and `keys` name only jobs that are in one.
-//! - A listing looks at no more than [`SCAN_MAX`] jobs at a time: whoever wants more asks again from where it ended.
+//! - A listing looks at no more than `SCAN_MAX` jobs at a time: whoever wants more asks again from where it ended.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

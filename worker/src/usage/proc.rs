@@ -14,7 +14,7 @@
 //! - A process that ends between two steps is left out; that is never an error.
 //! - Where the kernel refuses a look into a process (it runs a program that nobody may read), its looser
 //!   figures count instead: no program hides by being unreadable.
-//! - No more than [`KEPT_MAX`] descriptors are kept.
+//! - No more than `KEPT_MAX` descriptors are kept.
 //!
 //! Not here: any judgement. See [`super::sampler`].
 

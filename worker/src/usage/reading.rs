@@ -11,7 +11,7 @@
 //!
 //! - The job's init is in none of these figures but for the CPU time of the children that it has reaped.
 //! - A reading is not a snapshot: processes come and go while it is taken. See [`super::cpu`] and
-//!   [`super::memory`] for what that does to the sums.
+//!   `super::memory` for what that does to the sums.
 
 use std::time::Duration;
 

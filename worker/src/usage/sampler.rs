@@ -8,7 +8,7 @@
 //! # Invariants
 //!
 //! - Time is an argument, reading is somebody else's: see [`super::Watch`], which does both.
-//! - Looking takes at most one part of the time in [`SHARE`]: after a round that took 10 ms nothing is read for 30 ms.
+//! - Looking takes at most one part of the time in `SHARE`: after a round that took 10 ms nothing is read for 30 ms.
 //! - A round ends: no reading is asked for more than three times.
 
 use std::time::Duration;
