@@ -78,7 +78,7 @@ pub(crate) fn refused_step(error: &StepError) -> Refused {
         ),
         Step::SetHostname => (
             "uts",
-            "look for an LSM or a seccomp filter that restricts user namespaces",
+            "in a systemd unit leave out ProtectHostname; else look for an LSM or a seccomp filter that restricts user namespaces",
         ),
         Step::ForbidUserNamespaces | Step::Set { .. } => (
             "user",
