@@ -46,10 +46,6 @@ pub(crate) struct Slot {
 impl Slot {
     /// Builds the sandbox of this process.
     pub(crate) fn build(single: SingleThreaded, setup: Setup) -> Result<Self, Refused> {
-        // A change of ids clears it (prctl(2)): set at birth, it is set once more where the ids are final; if the
-        // supervisor died in between, its pipe says so.
-        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
-            .map_err(|error| layers::refused("pid", "set its death signal", &error))?;
         let take = |number: u32| {
             take_inherited(number)
                 .map_err(|error| layers::refused("setup", "take a descriptor", &error))

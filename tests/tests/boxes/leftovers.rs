@@ -1,9 +1,12 @@
 //! What is left of a job when it has ended: nothing, for the next job and for the host.
 
 use anyhow::ensure;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use wpool::birth::{BinarySource, Newborn, Nursery, NurseryPlan};
+use wpool_protocol::id::{Generation, SlotId, WorkerRef};
 use wpool_protocol::limits::LimitName;
 use wpool_protocol::quantity::{ByteSize, Millis};
-use wpool_protocol::wire::{Ending, Written};
+use wpool_protocol::wire::{Ending, IsolationPolicy, Written};
 use wpool_tests::rig::{Job, Rig};
 use wpool_tests::test;
 use wpool_tests::trial::Test;
@@ -16,6 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
         a_tree_whose_init_is_lost_is_dead_when_its_end_is_told,
         "python3"
     ),
+    test!(a_newborn_that_is_stopped_dies_with_its_supervisor),
     test!(files_of_a_job_are_gone_for_the_next),
     test!(a_full_disk_is_an_errno_and_is_told),
     test!(ipc_objects_of_a_job_are_gone_for_the_next, "python3"),
@@ -120,6 +124,45 @@ fn a_tree_whose_init_is_lost_is_dead_when_its_end_is_told() -> anyhow::Result<()
         let alive = std::path::Path::new(&format!("/proc/{pid}")).exists();
         ensure!(!alive, "{pid} of {processes:?} is still there");
     }
+    Ok(())
+}
+
+fn a_newborn_that_is_stopped_dies_with_its_supervisor() -> anyhow::Result<()> {
+    let nursery = Nursery::new(NurseryPlan {
+        policy: IsolationPolicy::Required,
+        profiles: Vec::new(),
+        stream_bytes: 0,
+        cores: Vec::new(),
+        binary: BinarySource::SealedCopy,
+        cgroup: None,
+    })?;
+    let worker = WorkerRef {
+        slot: SlotId(0),
+        generation: Generation(1),
+    };
+    // A death signal comes with the end of the thread that gave birth. Nothing has been said to the newborn, and
+    // its pipes stay open: it cannot find out by itself.
+    let born = std::thread::spawn(move || -> anyhow::Result<Newborn> {
+        let born = nursery.bear(worker)?;
+        let pid = rustix::process::Pid::from_raw(i32::try_from(born.pid)?)
+            .ok_or_else(|| anyhow::anyhow!("no pid"))?;
+        let has_begun = || {
+            let name = std::fs::read(format!("/proc/{}/cmdline", born.pid));
+            name.is_ok_and(|name| name.starts_with(b"wpool\0"))
+        };
+        while !has_begun() {}
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
+        Ok(born)
+    });
+    let born = born
+        .join()
+        .map_err(|_| anyhow::anyhow!("the thread panicked"))??;
+    let mut died = [PollFd::new(&born.pidfd, PollFlags::IN)];
+    let patience = Timespec::try_from(wpool_tests::rig::PATIENCE)?;
+    let is_dead = poll(&mut died, Some(&patience))? > 0;
+    let kill = rustix::process::Signal::KILL;
+    rustix::process::pidfd_send_signal(&born.pidfd, kill)?;
+    ensure!(is_dead, "it has survived its supervisor");
     Ok(())
 }
 

@@ -173,6 +173,7 @@ pub fn bear(birth: &Birth<'_>) -> Result<Newborn, BirthError> {
         null: &null,
         gate: &gate_read,
         failure: &failure_write,
+        ends_of_parent: [&gate_write, &failure_read],
         binary: &binary,
         descriptors: &lifted,
         arguments: birth.arguments,

@@ -5,7 +5,7 @@
 //! Everything that must be computed is computed by [`Plan::new`], before the clone.
 //!
 //! Callees, all async-signal-safe: `prctl`, `read`, `setresuid`, `setresgid`, `setgroups`, `capset`,
-//! `dup2`, `close_range`, `execveat`, `write`, each as a raw system call.
+//! `poll`, `dup2`, `close`, `close_range`, `execveat`, `write`, each as a raw system call.
 //!
 //! # Invariants
 //!
@@ -29,6 +29,8 @@ pub(super) struct Inputs<'a> {
     pub(super) null: &'a OwnedFd,
     pub(super) gate: &'a OwnedFd,
     pub(super) failure: &'a OwnedFd,
+    /// The other ends of these two, of which the child has copies.
+    pub(super) ends_of_parent: [&'a OwnedFd; 2],
     pub(super) binary: &'a OwnedFd,
     pub(super) descriptors: &'a [OwnedFd],
     pub(super) arguments: &'a [&'a CStr],
@@ -110,6 +112,12 @@ pub(super) fn run(plan: &Plan<'_>) -> u8 {
 }
 
 fn try_run(plan: &Plan<'_>) -> Result<(), Step> {
+    // While a copy is open here, this process waits for itself and is heard by itself.
+    for end in plan.inputs.ends_of_parent {
+        // SAFETY: close takes an integer; the owner of this number is in the parent's copied memory, where no
+        // destructor runs.
+        unsafe { libc::close(end.as_raw_fd()) };
+    }
     die_with_parent()?;
     let mut byte = 0u8;
     // SAFETY: `byte` is live and one byte long.
@@ -120,9 +128,12 @@ fn try_run(plan: &Plan<'_>) -> Result<(), Step> {
         IdMap::Single { .. } => keep_capabilities()?,
         IdMap::Range { .. } => take_ids()?,
     }
-    // A change of ids has cleared it. Without it a worker that is stopped before it can set it itself would outlive
-    // the supervisor: it never reads the end of its pipe.
+    // A change of ids has cleared it (prctl(2)). A parent that died meanwhile reads no failures any more, and
+    // nothing else would end a child that is stopped, or hangs, before it reads its pipes.
     die_with_parent()?;
+    if !is_read(plan.inputs.failure.as_raw_fd()) {
+        return Err(Step::Gate);
+    }
     arrange_descriptors(plan)?;
     let empty = c"";
     // SAFETY: the arrays end with a null pointer, and what they point to outlives this call in the
@@ -140,13 +151,25 @@ fn try_run(plan: &Plan<'_>) -> Result<(), Step> {
     Err(Step::Exec)
 }
 
-/// Has the kernel kill this process when its parent's thread ends.
+/// Asks for SIGKILL at the death of the thread that cloned.
 fn die_with_parent() -> Result<(), Step> {
     // SAFETY: prctl with these two integers changes the death signal of this process alone.
     if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } == -1 {
         return Err(Step::DeathSignal);
     }
     Ok(())
+}
+
+/// Whether somebody holds the reading end of this pipe.
+fn is_read(pipe: RawFd) -> bool {
+    let mut polled = libc::pollfd {
+        fd: pipe,
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: poll is told of one live pollfd, and not to wait.
+    let ready = unsafe { libc::poll(&raw mut polled, 1, 0) };
+    ready == 0 || polled.revents & libc::POLLERR == 0
 }
 
 /// Becomes id 0 of the new user namespace, with no supplementary group of the parent's.
