@@ -137,6 +137,22 @@ pub struct MountSetup {
 }
 
 impl MountSetup {
+    /// Why a host path may not be shown: with it come the host's processes or devices, which no namespace
+    /// then keeps from a job that has the id of the user who runs wpool.
+    pub fn unfit_to_show(source: &str) -> Option<&'static str> {
+        const KERNEL: [&str; 3] = ["/proc", "/sys", "/dev"];
+        let path = source.trim_end_matches('/');
+        let inside = |place: &&str| {
+            let rest = path.strip_prefix(*place);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        match path {
+            "" => Some("the whole root has the host's /proc in it"),
+            _ if KERNEL.iter().any(inside) => Some("it shows the host's processes or devices"),
+            _ => None,
+        }
+    }
+
     /// The place of the sandbox's own that a mount at `destination` would hide, or be hidden by.
     pub fn in_the_way(destination: &str) -> Option<&'static str> {
         /// Nothing may be laid into these: the job's own, or read-only before a mount point could be made.
@@ -376,6 +392,16 @@ pub struct RunUsage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_hosts_processes_and_devices_are_not_shown() {
+        for source in ["/", "//", "/proc", "/proc/self", "/dev/", "/sys/fs"] {
+            assert!(MountSetup::unfit_to_show(source).is_some(), "{source}");
+        }
+        for source in ["/opt/venv", "/procedures", "/home/x"] {
+            assert_eq!(MountSetup::unfit_to_show(source), None);
+        }
+    }
 
     #[test]
     fn a_mount_may_not_hide_what_is_the_sandboxs_own() {

@@ -264,6 +264,12 @@ impl ReadOnlySpec {
             self.path.display()
         );
         let destination = destination.to_str().context("its name is not UTF-8")?;
+        // By its real name: a link to / is / as well.
+        let real = std::fs::canonicalize(&path)
+            .with_context(|| format!("failed to find {}", self.path.display()))?;
+        if let Some(reason) = MountSetup::unfit_to_show(&real.to_string_lossy()) {
+            anyhow::bail!("{} cannot be shown: {reason}", self.path.display());
+        }
         if let Some(place) = MountSetup::in_the_way(destination) {
             anyhow::bail!(
                 "{destination} would hide or be hidden by {place} of the sandbox: name another place, like --ro {}:/opt/data",
@@ -298,11 +304,19 @@ mod tests {
 
     #[test]
     fn a_read_only_path_appears_where_it_lies_or_where_it_is_told() {
-        let same = ReadOnlySpec::parse("/usr".into()).unwrap().resolve();
-        assert_eq!(same.unwrap(), ("/usr".into(), "/usr".into()));
+        let same = ReadOnlySpec::parse("/var".into()).unwrap().resolve();
+        assert!(same.is_err(), "/var is the sandbox's own");
+        let same = ReadOnlySpec::parse("/var/lib".into()).unwrap().resolve();
+        assert_eq!(same.unwrap(), ("/var/lib".into(), "/var/lib".into()));
         let other = ReadOnlySpec::parse("/usr:/opt/x".into()).unwrap().resolve();
         assert_eq!(other.unwrap(), ("/usr".into(), "/opt/x".into()));
-        for text in ["/usr:/", "/usr:/opt/../etc", "/nowhere-at-all"] {
+        for text in [
+            "/usr:/",
+            "/usr:/opt/../etc",
+            "/nowhere-at-all",
+            "/usr",
+            "/:/host",
+        ] {
             let spec = ReadOnlySpec::parse(text.into()).unwrap();
             assert!(spec.resolve().is_err(), "{text}");
         }

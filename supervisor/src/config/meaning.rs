@@ -207,6 +207,9 @@ fn mount(key: &str, text: &str) -> Result<(PathBuf, String), ConfigError> {
             return impossible(key, problem);
         }
     }
+    if let Some(reason) = MountSetup::unfit_to_show(source) {
+        return impossible(key, format!("`{source}` cannot be shown: {reason}"));
+    }
     if let Some(place) = MountSetup::in_the_way(destination) {
         let problem = format!(
             "`{destination}` would hide or be hidden by {place} of the sandbox; write \"{source}:/opt/NAME\""
