@@ -40,6 +40,13 @@ pub const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may take to begin an answer, past what the request itself asks it to wait.
 pub const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long one request for an outcome waits. The daemon bounds that (`http.wait_max`), and a Unix socket does not
+/// break unseen: the fewer requests, the fewer can come when the daemon has just gone.
+const OUTCOME_WAIT: Duration = Duration::from_hours(24);
+
+/// Before it is asked again: a daemon that allows no waiting is not to be asked without pause.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
 /// Bytes of an outcome: 64 MiB of files and two streams of 16 MiB, of which JSON makes at most six
 /// bytes each (`\u0001`), and a little for the rest.
 pub const BODY_MAX: usize = 6 * (64 + 2 * 16 + 1) * (1 << 20);
@@ -68,6 +75,11 @@ pub enum ClientError {
     /// The answer is no JSON of this version.
     #[error("the daemon's answer is not understood: is it another version than this wpool?")]
     Foreign(#[source] serde_json::Error),
+    /// It stopped while a job was waited for.
+    #[error(
+        "the daemon went away before job {0} had ended: see its log for what became of it (`journalctl -u wpool`)"
+    )]
+    Gone(JobId),
     /// The daemon says no.
     #[error("{}", in_words(.0))]
     Problem(Box<Problem>),
@@ -102,6 +114,7 @@ impl ClientError {
             | Self::Broken(_)
             | Self::Unreadable(_)
             | Self::Foreign(_)
+            | Self::Gone(_)
             | Self::Status(_)
             | Self::Request(_) => None,
         }
@@ -237,12 +250,16 @@ impl Client {
 
     /// How the job ended, once it has.
     pub async fn outcome(&self, id: JobId) -> Result<Box<Outcome>, ClientError> {
-        /// One wait; the daemon bounds them, and a connection that is broken unseen is noticed in between.
-        const WAIT: Duration = Duration::from_secs(30);
+        let mut answer = self.result(id, OUTCOME_WAIT).await?;
         loop {
-            if let JobAnswer::Ended(outcome) = self.result(id, WAIT).await? {
-                return Ok(outcome);
+            match answer {
+                JobAnswer::Ended(outcome) => return Ok(outcome),
+                JobAnswer::Present(_) => tokio::time::sleep(ASK_AGAIN).await,
             }
+            answer = match self.result(id, OUTCOME_WAIT).await {
+                Err(ClientError::Socket(_)) => return Err(ClientError::Gone(id)),
+                answer => answer?,
+            };
         }
     }
 
@@ -278,7 +295,17 @@ impl Client {
 
     /// What the job writes, from the start on, until it ends.
     pub async fn follow(&self, id: JobId) -> Result<OutputFollower, ClientError> {
-        let path = format!("/v1/jobs/{id}/output?follow=true");
+        self.follow_at(format!("/v1/jobs/{id}/output?follow=true"))
+            .await
+    }
+
+    /// The same, and then how it ended, for which nobody might be there any more to be asked.
+    pub async fn follow_to_outcome(&self, id: JobId) -> Result<OutputFollower, ClientError> {
+        self.follow_at(format!("/v1/jobs/{id}/output?follow=true&outcome=true"))
+            .await
+    }
+
+    async fn follow_at(&self, path: String) -> Result<OutputFollower, ClientError> {
         let response = self.send(Call::new(Method::GET, path)).await?;
         Ok(OutputFollower::new(response.into_body()))
     }

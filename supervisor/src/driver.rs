@@ -83,6 +83,8 @@ pub struct Driver {
     /// What the last worker that was ready said of its sandbox.
     isolation: Isolation,
     life: Life,
+    /// Somebody could not wait for an orderly end: past this moment nobody does.
+    interrupted: Option<tokio::time::Instant>,
 }
 
 /// What was counted since the start.
@@ -103,17 +105,17 @@ enum Life {
     Hopeless(Box<Refused>),
     /// The pool has stopped.
     Stopped,
-    /// Somebody could not wait for that.
+    /// It has not, and nobody waits for it any longer.
     Abandoned,
 }
 
 /// How the driver came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DriverEnd {
-    /// The pool shut down in order.
+    /// What ran could end within the grace.
     Stopped,
     /// Somebody could not wait for that.
-    Abandoned,
+    Interrupted,
 }
 
 /// The sandbox cannot be built.
@@ -159,24 +161,26 @@ impl Driver {
             tally: Tally::default(),
             isolation: Isolation::default(),
             life: Life::Starting,
+            interrupted: None,
         };
         (driver, handle)
     }
 
-    /// Works until the pool has stopped.
+    /// Works until the pool has stopped. What is known then can still be asked for: [`Self::answer_until`].
     ///
     /// # Errors
     ///
     /// [`Hopeless`] if the first worker says that its sandbox cannot be built.
-    pub async fn run(mut self) -> Result<DriverEnd, Hopeless> {
+    pub async fn run(&mut self) -> Result<DriverEnd, Hopeless> {
         self.take_in(Event::TimeReached);
         loop {
             match &self.life {
                 Life::Starting | Life::Serving => {}
-                Life::Stopped => return Ok(DriverEnd::Stopped),
+                Life::Stopped if self.interrupted.is_none() => return Ok(DriverEnd::Stopped),
+                Life::Stopped => return Ok(DriverEnd::Interrupted),
                 Life::Abandoned => {
                     self.kill_all();
-                    return Ok(DriverEnd::Abandoned);
+                    return Ok(DriverEnd::Interrupted);
                 }
                 Life::Hopeless(refused) => {
                     let Refused {
@@ -196,6 +200,17 @@ impl Driver {
         }
     }
 
+    /// Answers those who ask until `done` is: a job's last client may come a moment after the pool has stopped.
+    pub async fn answer_until<F: Future>(&mut self, done: F) -> F::Output {
+        tokio::pin!(done);
+        loop {
+            tokio::select! {
+                output = done.as_mut() => return output,
+                Some(command) = self.commands.recv() => self.obey(command),
+            }
+        }
+    }
+
     /// Waits for one thing to happen, and sees to it.
     async fn wait(&mut self) {
         let deadline = self.deadline();
@@ -205,7 +220,14 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
+        let abandoned = async {
+            match self.interrupted {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            () = abandoned => self.life = Life::Abandoned,
             Some(input) = self.inputs.recv() => self.hear(input),
             Some(command) = self.commands.recv() => self.obey(command),
             () = self.notifier.watchdog_due() => self.notifier.feed_watchdog(),

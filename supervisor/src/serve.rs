@@ -4,7 +4,7 @@
 //!   main thread ── runtime ── driver (births, pidfds, pipes, the pool)
 //!       │                  ├─ http server (the control socket)
 //!       │                  └─ signals, as they come
-//!       ├─ signal thread   SIGTERM, SIGINT: finish what runs; SIGINT again: stop at once; SIGHUP: read the config again
+//!       ├─ signal thread   SIGTERM, SIGINT: finish what runs; SIGINT again: kill it; SIGHUP: read the config again
 //!       └─ blocking threads: what would hold the driver up
 //! ```
 //!
@@ -75,7 +75,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
     runtime.shutdown_timeout(LAST_BLOCKING);
     Ok(match end? {
         DriverEnd::Stopped => 0,
-        DriverEnd::Abandoned => INTERRUPTED,
+        DriverEnd::Interrupted => INTERRUPTED,
     })
 }
 
@@ -91,16 +91,16 @@ async fn run(options: &ServeOptions, config: Config) -> anyhow::Result<DriverEnd
         identity = ?nursery.identity(),
         "wpool starts"
     );
-    let (driver, handle) = Driver::new(config, Box::new(nursery), Notifier::from_environment());
+    let (mut driver, handle) = Driver::new(config, Box::new(nursery), Notifier::from_environment());
     let (end, ending) = watch::channel(false);
     let (listener, access, guard) = socket.into_parts();
     let shared = Shared::new(handle.clone(), ending);
     let server = tokio::spawn(server::serve(listener, access, shared));
     let signals = tokio::spawn(signals.obey(handle, options.source.clone()));
     let driver_end = driver.run().await;
-    // Answers that are on their way get a moment; then the socket goes.
+    // Whoever still asks gets an answer; then the socket goes.
     end.send_replace(true);
-    if let Err(error) = server.await {
+    if let Err(error) = driver.answer_until(server).await {
         tracing::error!(%error, "the control socket ended badly");
     }
     signals.abort();

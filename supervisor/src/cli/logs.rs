@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
-use wpool::client::follow::OutputEvent;
-use wpool::client::{Client, JobAnswer};
+use wpool::client::JobAnswer;
+use wpool::client::follow::{OutputEvent, OutputFollower};
 use wpool_protocol::blob::Blob;
 use wpool_protocol::id::JobId;
 use wpool_protocol::outcome::Outcome;
@@ -40,7 +40,8 @@ struct Piece {
 pub(crate) async fn logs(args: LogsArgs, screen: &mut Screen<'_>) -> anyhow::Result<u8> {
     let client = args.socket.client().await?;
     if args.follow {
-        follow(&client, args.id, screen).await?;
+        let follower = client.follow(args.id).await?;
+        show_all(follower, screen).await?;
         return Ok(0);
     }
     match client.result(args.id, Duration::ZERO).await? {
@@ -81,13 +82,12 @@ fn show_kept(outcome: &Outcome, screen: &mut Screen<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Shows a job's output as it comes, until the daemon has said everything.
-pub(crate) async fn follow(
-    client: &Client,
-    id: JobId,
+/// Shows a job's output as it comes, until the daemon has said everything; the outcome, if that was asked for.
+pub(crate) async fn show_all(
+    mut follower: OutputFollower,
     screen: &mut Screen<'_>,
-) -> anyhow::Result<()> {
-    let mut follower = client.follow(id).await?;
+) -> anyhow::Result<Option<Box<Outcome>>> {
+    let mut told = None;
     while let Some(event) = follower.next().await? {
         match event {
             OutputEvent::Bytes(stream, bytes) => show(stream, &bytes, screen)?,
@@ -98,10 +98,10 @@ pub(crate) async fn follow(
             OutputEvent::Restarted(attempt) => complain(&format!(
                 "the job's worker was lost: attempt {attempt} begins, and with it the output"
             )),
-            OutputEvent::Ended(_) => {}
+            OutputEvent::Ended(_, outcome) => told = outcome,
         }
     }
-    Ok(())
+    Ok(told)
 }
 
 fn show(stream: Stream, bytes: &[u8], screen: &mut Screen<'_>) -> anyhow::Result<()> {

@@ -4,9 +4,10 @@ use std::ffi::OsString;
 
 use anyhow::Context as _;
 use clap::Args;
-use wpool::client::Client;
+use wpool::client::{Client, ClientError};
 use wpool_protocol::id::JobId;
 use wpool_protocol::job::{JobRequest, Priority};
+use wpool_protocol::outcome::Outcome;
 use wpool_protocol::quantity::Millis;
 
 use super::job_args::{JobArgs, pair, without_repetition};
@@ -152,12 +153,12 @@ async fn wait(
     args: &SubmitArgs,
     screen: &mut Screen<'_>,
 ) -> anyhow::Result<u8> {
-    if screen.form() == Form::Text {
-        logs::follow(client, id, screen)
+    let outcome = match screen.form() {
+        Form::Text => follow(client, id, screen)
             .await
-            .with_context(|| format!("failed to follow job {id}"))?;
-    }
-    let outcome = client.outcome(id).await?;
+            .with_context(|| format!("failed to follow job {id}"))?,
+        Form::Json => client.outcome(id).await?,
+    };
     let problems = output_files::write(&args.job.outputs, &outcome.files, screen)?;
     for problem in problems {
         complain(&problem);
@@ -171,6 +172,17 @@ async fn wait(
         }
     }
     Ok(outcome.process_exit_code())
+}
+
+/// Shows what the job writes, and gives its outcome.
+async fn follow(
+    client: &Client,
+    id: JobId,
+    screen: &mut Screen<'_>,
+) -> anyhow::Result<Box<Outcome>> {
+    let follower = client.follow_to_outcome(id).await?;
+    let outcome = logs::show_all(follower, screen).await?;
+    outcome.ok_or_else(|| ClientError::Gone(id).into())
 }
 
 /// Resolves when the user interrupts.

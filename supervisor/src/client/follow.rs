@@ -5,28 +5,26 @@
 //! ```text
 //!   {"stream": "stdout", "attempt": 1, "offset": 0, "data": "text, or {\"base64\": …}"}
 //!   {"stream": "stdout", "attempt": 1, "offset": 9000, "data": …}    what was between is lost to a slow reader
-//!   {"end": "succeeded"}                                            the job has ended
+//!   {"end": "succeeded", "outcome": {…}}                            the job has ended, and how, if that was asked for
 //! ```
 //!
 //! # Invariants
 //!
-//! - A line is at most [`LINE_MAX`] long; the buffer holds one incomplete line and what one read brought.
+//! - A line is at most as long as an outcome can be ([`BODY_MAX`]); the buffer holds one incomplete line and what one
+//!   read brought.
 //! - Bytes of a stream come once and in order; a jump of `offset` is told as a [`OutputEvent::Gap`].
 
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde::Deserialize;
 use wpool_protocol::blob::Blob;
-use wpool_protocol::outcome::JobState;
+use wpool_protocol::outcome::{JobState, Outcome};
 use wpool_protocol::wire::Stream;
 
-use super::ClientError;
-
-/// Bytes of one line: a chunk of at most 256 KiB, of which JSON makes at most six bytes each, and its field names.
-pub const LINE_MAX: usize = 2 << 20;
+use super::{BODY_MAX, ClientError};
 
 /// What there is to tell about a job that is followed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum OutputEvent {
     /// The next bytes of a stream.
     Bytes(Stream, Vec<u8>),
@@ -34,8 +32,8 @@ pub enum OutputEvent {
     Gap(Stream, u64),
     /// The attempt was lost; its successor begins both streams anew.
     Restarted(u32),
-    /// The job has ended.
-    Ended(JobState),
+    /// The job has ended; the outcome is there if it was asked for.
+    Ended(JobState, Option<Box<Outcome>>),
 }
 
 #[derive(Deserialize)]
@@ -49,6 +47,8 @@ enum Line {
     },
     End {
         end: JobState,
+        #[serde(default)]
+        outcome: Option<Box<Outcome>>,
     },
 }
 
@@ -116,8 +116,8 @@ struct Position {
 impl Position {
     fn take(&mut self, line: Line, events: &mut std::collections::VecDeque<OutputEvent>) {
         let (stream, attempt, offset, data) = match line {
-            Line::End { end } => {
-                events.push_back(OutputEvent::Ended(end));
+            Line::End { end, outcome } => {
+                events.push_back(OutputEvent::Ended(end, outcome));
                 return;
             }
             Line::Chunk {
@@ -173,7 +173,7 @@ impl Lines {
             let unsearched = self.buffer.get(self.searched..).unwrap_or_default();
             let Some(found) = unsearched.iter().position(|&byte| byte == b'\n') else {
                 self.searched = self.buffer.len();
-                if self.buffer.len() > LINE_MAX {
+                if self.buffer.len() > BODY_MAX {
                     return Err(ClientError::Unreadable("a line of it is too long".into()));
                 }
                 return Ok(None);
@@ -220,7 +220,7 @@ mod tests {
                 OutputEvent::Bytes(Stream::Stdout, b"c".to_vec()),
                 OutputEvent::Restarted(2),
                 OutputEvent::Bytes(Stream::Stderr, vec![0xff]),
-                OutputEvent::Ended(JobState::Failed),
+                OutputEvent::Ended(JobState::Failed, None),
             ]
         );
     }
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn a_line_without_end_is_refused_before_it_fills_the_memory() {
         let mut lines = Lines::default();
-        lines.extend(&vec![b'x'; LINE_MAX]);
+        lines.extend(&vec![b'x'; BODY_MAX]);
         assert!(matches!(lines.next(), Ok(None)));
         lines.extend(b"x");
         assert!(lines.next().is_err());

@@ -43,7 +43,7 @@ pub(crate) enum Command {
     Configure(Result<Box<Reload>, String>),
     /// Finish what runs, then stop.
     Shutdown,
-    /// Stop now.
+    /// Kill what runs, then stop.
     StopAtOnce,
 }
 

@@ -1,6 +1,7 @@
 //! What clients and signals ask.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use wpool_pool::event::{DrainScope, Event};
@@ -9,9 +10,13 @@ use wpool_protocol::status::Submitted;
 
 use super::command::{Acceptance, Command, Deleted, NotAccepted, PoolOrder, SubmitAnswer, Watched};
 use super::job::Job;
-use super::{Driver, Life};
+use super::Driver;
 use crate::config::Reload;
 use crate::request::{Caller, ResolvedJob, Role};
+
+/// How long killed workers may take to die when somebody could not wait for an orderly end. The kernel
+/// needs some ten ms for the largest tree; what takes longer hangs in it.
+const KILLED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Names of waiting jobs that the log shows when they end with the supervisor.
 const LOST_SHOWN_MAX: usize = 100;
@@ -47,7 +52,7 @@ impl Driver {
                 self.notifier.reloaded();
             }
             Command::Shutdown => self.shut_down(),
-            Command::StopAtOnce => self.life = Life::Abandoned,
+            Command::StopAtOnce => self.stop_at_once(),
         }
     }
 
@@ -136,6 +141,19 @@ impl Driver {
         tracing::info!(grace_ms = grace.as_millis(), "shutting down");
         self.notifier.stopping(grace);
         self.take_in(Event::ShutdownRequested { grace });
+    }
+
+    /// What runs is killed, and its outcome told; whoever asks again does not even wait for that.
+    fn stop_at_once(&mut self) {
+        let patience = match self.interrupted {
+            None => KILLED_WITHIN,
+            Some(_) => Duration::ZERO,
+        };
+        tracing::info!("what still runs is killed");
+        self.interrupted = Some(tokio::time::Instant::now() + patience);
+        self.take_in(Event::ShutdownRequested {
+            grace: Duration::ZERO,
+        });
     }
 }
 

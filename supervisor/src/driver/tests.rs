@@ -66,7 +66,7 @@ fn with<F: Future>(config: Config, player: Player, test: impl FnOnce(Handle) -> 
         .unwrap();
     runtime.block_on(async {
         let cast = Cast::new(player);
-        let (driver, handle) = Driver::new(config, Box::new(cast), Notifier::silent());
+        let (mut driver, handle) = Driver::new(config, Box::new(cast), Notifier::silent());
         let test = test(handle);
         tokio::select! {
             result = async { tokio::time::timeout(PATIENCE, test).await.expect("the test ends in time") } => result,
@@ -406,7 +406,7 @@ fn a_shutdown_lets_end_what_runs_and_cancels_what_waits() {
     runtime.block_on(async {
         let mut config = config(1);
         config.grace = Duration::from_millis(100);
-        let (driver, handle) = Driver::new(
+        let (mut driver, handle) = Driver::new(
             config,
             Box::new(Cast::new(Player::honest())),
             Notifier::silent(),

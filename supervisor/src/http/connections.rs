@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
@@ -27,6 +27,8 @@ struct Table {
     last: u64,
     entries: BTreeMap<u64, Entry>,
     by_peer: BTreeMap<u32, usize>,
+    /// When the last one went.
+    left_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub(super) struct Place {
     connections: Connections,
     /// Tells that somebody else needs the place.
     pub(super) close: Arc<Notify>,
+    /// Tells that something was asked on the connection, now or before.
+    pub(super) asked: Notify,
 }
 
 /// A request that is being answered, for as long as this lives.
@@ -65,10 +69,21 @@ impl Connections {
         }
     }
 
-    /// Resolves when there are none.
-    pub(super) async fn none_left(&self) {
-        // The sender is ours: it does not go away while we wait.
-        drop(self.count.subscribe().wait_for(|count| *count == 0).await);
+    /// Resolves when there have been none for so long.
+    pub(super) async fn left_alone(&self, quiet: Duration) {
+        let mut count = self.count.subscribe();
+        loop {
+            // The sender is ours: it does not go away while we wait.
+            drop(count.wait_for(|count| *count == 0).await);
+            let alone = self.table().left_at.map(|at| at.elapsed());
+            let Some(rest) = alone.and_then(|alone| quiet.checked_sub(alone)) else {
+                return;
+            };
+            tokio::select! {
+                () = tokio::time::sleep(rest) => {}
+                _ = count.changed() => {}
+            }
+        }
     }
 
     /// A place for a connection of this user; somebody who idles may lose theirs.
@@ -95,6 +110,7 @@ impl Connections {
             id,
             connections: self.clone(),
             close,
+            asked: Notify::new(),
         })
     }
 
@@ -130,6 +146,7 @@ impl Table {
 
     fn remove(&mut self, id: u64) -> Option<Entry> {
         let entry = self.entries.remove(&id)?;
+        self.left_at = Some(Instant::now());
         if let Some(count) = self.by_peer.get_mut(&entry.uid) {
             *count -= 1;
             if *count == 0 {
@@ -144,6 +161,7 @@ impl Place {
     /// Something is asked on the connection.
     pub(super) fn busy(&self) -> Busy {
         self.connections.set_idle(self.id, None);
+        self.asked.notify_one();
         Busy {
             id: self.id,
             connections: self.connections.clone(),

@@ -7,10 +7,11 @@
 //! ```text
 //!   {"stream": "stdout", "attempt": 1, "offset": 0, "data": "text, or {\"base64\": …}"}
 //!   {"stream": "stdout", "attempt": 1, "offset": 9000, "lagged": 8192, "data": …}   so many bytes are missing before
-//!   {"end": "succeeded"}
+//!   {"end": "succeeded"}                                  with outcome=true: {"end": "succeeded", "outcome": {…}}
 //! ```
 //!
-//! With `follow=true` it goes on until the job ends. An attempt that is lost restarts both streams.
+//! With `follow=true` it goes on until the job ends. An attempt that is lost restarts both streams. Whoever follows
+//! with `outcome=true` need not ask again how the job ended, when nobody may be there any more to answer.
 //!
 //! # Invariants
 //!
@@ -32,7 +33,7 @@ use wpool_protocol::wire::Stream;
 use super::jobs::{job_id, query};
 use super::peer::Peer;
 use super::refusal::Refusal;
-use super::{Shared, wait};
+use super::{Shared, answer, wait};
 use crate::driver::command::{Chunk, Interest, Reader, Reading};
 
 /// Pieces that are made ahead of a reader.
@@ -41,19 +42,28 @@ const AHEAD: usize = 2;
 /// Bytes of one piece.
 const PIECE: usize = 64 << 10;
 
+/// Bytes of an outcome that are handed over at a time: the share of the budget is held until the last are.
+const OUTCOME_PIECE: usize = 256 << 10;
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OutputQuery {
     stream: Option<Stream>,
     #[serde(default)]
     follow: bool,
+    #[serde(default)]
+    outcome: bool,
 }
 
 /// In which form the bytes go out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
+    /// As they are.
     Raw,
+    /// In lines of JSON.
     Lines,
+    /// The same, and the last line says all about the job's end.
+    LinesAndOutcome,
 }
 
 #[derive(Serialize)]
@@ -67,8 +77,10 @@ struct ChunkLine {
 }
 
 #[derive(Serialize)]
-struct EndLine {
+struct EndLine<'a> {
     end: JobState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'a Outcome>,
 }
 
 pub(super) async fn output(
@@ -78,7 +90,20 @@ pub(super) async fn output(
     uri: Uri,
 ) -> Result<Response, Refusal> {
     let id = job_id(&id)?;
-    let OutputQuery { stream, follow } = query(&uri)?;
+    let OutputQuery {
+        stream,
+        follow,
+        outcome,
+    } = query(&uri)?;
+    let form = match (stream, outcome) {
+        (Some(_), false) => Form::Raw,
+        (None, false) => Form::Lines,
+        (None, true) => Form::LinesAndOutcome,
+        (Some(_), true) => {
+            let detail = "outcome: the bytes of one stream have no place for it; leave `stream` out";
+            return Err(Refusal::bad_request(detail));
+        }
+    };
     let permit = wait::permit(&shared)?;
     let streams = match stream {
         Some(stream) => vec![stream],
@@ -97,10 +122,6 @@ pub(super) async fn output(
     };
     let first = shared.handle.read(reader.clone()).await?;
     let first = first.ok_or_else(Refusal::no_job)?;
-    let form = match stream {
-        Some(_) => Form::Raw,
-        None => Form::Lines,
-    };
     let (out, mut pieces) = mpsc::channel(AHEAD);
     let follower = Follower {
         shared,
@@ -114,7 +135,7 @@ pub(super) async fn output(
     let mut response = Body::from_stream(pieces).into_response();
     let kind = HeaderValue::from_static(match form {
         Form::Raw => "application/octet-stream",
-        Form::Lines => "application/x-ndjson",
+        Form::Lines | Form::LinesAndOutcome => "application/x-ndjson",
     });
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(response)
@@ -212,9 +233,28 @@ impl Follower {
             Form::Raw => Ok(()),
             Form::Lines => {
                 let end = outcome.state;
-                self.send(line(&EndLine { end })).await
+                self.send(line(&EndLine { end, outcome: None })).await
             }
+            Form::LinesAndOutcome => self.tell_outcome(outcome).await,
         }
+    }
+
+    async fn tell_outcome(&mut self, outcome: &Arc<Outcome>) -> Result<(), Gone> {
+        let size = u64::try_from(answer::content(outcome)).unwrap_or(u64::MAX);
+        let _share = self.shared.budget.share(size).await;
+        let outcome = Arc::clone(outcome);
+        let made = tokio::task::spawn_blocking(move || {
+            line(&EndLine {
+                end: outcome.state,
+                outcome: Some(&outcome),
+            })
+        });
+        let mut rest = made.await.map_err(|_| Gone)?;
+        while !rest.is_empty() {
+            let piece = rest.split_to(OUTCOME_PIECE.min(rest.len()));
+            self.send(piece).await?;
+        }
+        Ok(())
     }
 
     async fn tell(&mut self, chunk: Chunk) -> Result<(), Gone> {
@@ -235,7 +275,7 @@ impl Follower {
                 bytes.extend_from_slice(&chunk.bytes);
                 bytes.into()
             }
-            Form::Lines => line(&ChunkLine {
+            Form::Lines | Form::LinesAndOutcome => line(&ChunkLine {
                 stream: chunk.stream,
                 attempt: self.reader.attempt.map_or(0, |attempt| attempt.0.get()),
                 offset: chunk.offset,

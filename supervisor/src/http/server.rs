@@ -28,8 +28,12 @@ use crate::request::{Caller, Role};
 /// The pause after a connection could not be accepted: there are no descriptors, and trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long answers that are being written may go on when the supervisor goes.
+/// How long the server goes on, at most, when the supervisor goes.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long nobody must have been there for it to end before: a client that was just told that its job has
+/// ended asks next how.
+const LEFT_ALONE: Duration = Duration::from_millis(250);
 
 /// What a client is told that finds no place; it may be too impatient to hear it.
 const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
@@ -37,7 +41,7 @@ const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     {\"type\":\"urn:wpool:busy\",\"title\":\"too much is going on\",\"status\":503,\
     \"detail\":\"all connections that this user may have are busy; try again later\",\"retry_after_ms\":1000}";
 
-/// Answers on a socket until the supervisor goes, then lets be finished what is being answered.
+/// Answers on a socket until the supervisor goes, and then until everybody has heard what became of their jobs.
 pub async fn serve(listener: Listener, access: Access, shared: Shared) {
     let connections = Connections::new();
     let mut ending = shared.ending.clone();
@@ -47,25 +51,16 @@ pub async fn serve(listener: Listener, access: Access, shared: Shared) {
         shared,
         connections: connections.clone(),
     };
-    loop {
-        tokio::select! {
-            () = ending.has_come() => break,
-            accepted = listener.accept() => match accepted {
-                Ok(stream) => server.admit(stream),
-                Err(error) => {
-                    tracing::warn!(%error, "failed to accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
-        }
+    tokio::select! {
+        () = ending.has_come() => {}
+        () = server.admit_all(&listener) => {}
     }
-    // Nobody can connect any more; who is being answered gets a moment.
-    drop(listener);
-    if tokio::time::timeout(LAST_WORDS, connections.none_left())
-        .await
-        .is_err()
-    {
-        tracing::debug!("connections were cut off");
+    let alone = tokio::time::timeout(LAST_WORDS, connections.left_alone(LEFT_ALONE));
+    tokio::select! {
+        alone = alone => if alone.is_err() {
+            tracing::debug!("connections were cut off");
+        },
+        () = server.admit_all(&listener) => {}
     }
 }
 
@@ -79,6 +74,19 @@ struct Server {
 }
 
 impl Server {
+    /// Gives whoever connects a task; never ends.
+    async fn admit_all(&self, listener: &Listener) {
+        loop {
+            match listener.accept().await {
+                Ok(stream) => self.admit(stream),
+                Err(error) => {
+                    tracing::warn!(%error, "failed to accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
     /// Gives a new connection its place and its task, or closes it.
     fn admit(&self, stream: Stream) {
         let Some(credentials) = Credentials::of(&stream) else {
@@ -117,7 +125,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(mut self, stream: Stream, bounds: HttpBounds) {
+    async fn serve(self, stream: Stream, bounds: HttpBounds) {
         let Some(role) = self.role().await else {
             tracing::info!(
                 uid = self.credentials.uid,
@@ -142,18 +150,25 @@ impl Connection {
             .max_header_size(bounds.header_bytes_max)
             .serve_connection(stream, service);
         tokio::pin!(connection);
-        let mut is_ending = false;
-        loop {
-            tokio::select! {
-                // How a client goes away is its own affair.
-                _ = connection.as_mut() => return,
-                () = self.place.close.notified() => return,
-                () = self.ending.has_come(), if !is_ending => {
-                    is_ending = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-            }
+        let place = Arc::clone(&self.place);
+        let farewell = self.farewell();
+        tokio::select! {
+            // How a client goes away is its own affair.
+            _ = connection.as_mut() => return,
+            () = place.close.notified() => return,
+            () = farewell => connection.as_mut().graceful_shutdown(),
         }
+        tokio::select! {
+            _ = connection => {}
+            () = place.close.notified() => {}
+        }
+    }
+
+    /// Resolves when the supervisor goes and nothing is asked on this connection any more: hyper closes one on
+    /// which nothing was asked yet, and whoever has just come is to be heard.
+    async fn farewell(mut self) {
+        self.ending.has_come().await;
+        drop(tokio::time::timeout(LEFT_ALONE, self.place.asked.notified()).await);
     }
 
     async fn role(&self) -> Option<Role> {

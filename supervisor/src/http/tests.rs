@@ -141,7 +141,7 @@ fn with_access<F: Future>(
         let socket = dir.path().join("control.sock");
         let listener = listen(&socket);
         let cast = Box::new(Cast::new(player));
-        let (driver, handle) = Driver::new(config, cast, Notifier::silent());
+        let (mut driver, handle) = Driver::new(config, cast, Notifier::silent());
         let (end, ending) = watch::channel(false);
         drop(tokio::spawn(serve(
             listener,

@@ -3,7 +3,7 @@
 //! | signal | first | again |
 //! | --- | --- | --- |
 //! | SIGTERM | finish what runs within the grace, then exit | nothing more |
-//! | SIGINT | the same | stop at once |
+//! | SIGINT | the same | kill what runs, tell how it ended, exit; a third time: exit |
 //! | SIGHUP | read the config again; a bad one is refused and the old one kept | |
 //!
 //! # Invariants

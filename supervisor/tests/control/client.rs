@@ -182,7 +182,7 @@ fn output_is_followed_to_the_end_of_the_job() {
         events,
         [
             OutputEvent::Bytes(Stream::Stdout, b"hi\n".to_vec()),
-            OutputEvent::Ended(JobState::Succeeded),
+            OutputEvent::Ended(JobState::Succeeded, None),
         ]
     );
 }

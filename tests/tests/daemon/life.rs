@@ -1,9 +1,12 @@
 //! How a daemon begins and ends: its socket, its signals, its config.
 
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::net::UnixListener;
+use std::process::Stdio;
 
-use anyhow::ensure;
-use nix::sys::signal::Signal;
+use anyhow::{Context as _, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 use wpool_tests::test;
 use wpool_tests::trial::Test;
@@ -13,7 +16,10 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_second_daemon_on_the_same_socket_says_so_and_leaves_the_first_alone),
     test!(a_stale_socket_is_replaced),
     test!(sigterm_finishes_what_runs_and_names_what_waits),
-    test!(a_second_sigint_stops_at_once),
+    test!(sigterm_under_load_tells_every_follower_how_its_job_ended),
+    test!(a_follower_who_was_not_looking_when_the_daemon_went_knows_how_its_job_ended),
+    test!(who_asks_right_after_the_end_is_still_answered),
+    test!(a_second_sigint_stops_at_once_and_tells_who_waits),
     test!(kill_leaves_no_process_behind),
     test!(sighup_reads_the_config_again_and_refuses_a_bad_one),
     test!(readiness_and_the_end_are_told_to_systemd),
@@ -70,12 +76,86 @@ fn sigterm_finishes_what_runs_and_names_what_waits() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn a_second_sigint_stops_at_once() -> anyhow::Result<()> {
+fn sigterm_under_load_tells_every_follower_how_its_job_ended() -> anyhow::Result<()> {
+    const FOLLOWERS: usize = 12;
+    let script = "echo begun; sleep 0.5; echo done; exit 3";
+    for _ in 0..4 {
+        let mut daemon = Daemon::start(2)?;
+        let followers: Vec<_> = (0..FOLLOWERS)
+            .map(|_| {
+                let mut client = daemon.client(["submit", "--wait", "--", "sh", "-c", script]);
+                client.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+            })
+            .collect::<Result<_, _>>()?;
+        daemon.wait_until("all are there, and two run", |daemon| {
+            let status = daemon.status()?;
+            Ok(status["active"] == 2 && status["queued"]["total"] == FOLLOWERS - 2)
+        })?;
+        daemon.signal(Signal::SIGTERM)?;
+        let mut finished = 0;
+        for follower in followers {
+            let said: Said = follower.wait_with_output()?.into();
+            if said.code == 3 {
+                finished += 1;
+                ensure!(said.stdout == "begun\ndone\n", "{said:?}");
+            } else {
+                ensure!(said.code == 125, "{said:?}");
+                ensure!(said.stderr.contains("the supervisor shut down"), "{said:?}");
+            }
+        }
+        ensure!(finished == 2, "{finished} have heard how their job ended");
+        ensure!(daemon.wait()? == 0, "{}", daemon.said()?);
+    }
+    Ok(())
+}
+
+fn a_follower_who_was_not_looking_when_the_daemon_went_knows_how_its_job_ended()
+-> anyhow::Result<()> {
     let mut daemon = Daemon::start(1)?;
-    daemon.post(
-        "/v1/jobs",
-        &json!({"command": ["sleep", "60"], "limits": {"timeout_ms": 60_000}}),
-    )?;
+    let script = "echo begun; sleep 0.3; echo done; exit 3";
+    let mut follower = daemon
+        .client(["submit", "--wait", "--", "sh", "-c", script])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    let mut stdout = BufReader::new(follower.stdout.take().context("its output is a pipe")?);
+    stdout.read_line(&mut line)?;
+    let pid = Pid::from_raw(follower.id().try_into()?);
+    kill(pid, Signal::SIGSTOP)?;
+    daemon.signal(Signal::SIGTERM)?;
+    ensure!(daemon.wait()? == 0, "{}", daemon.said()?);
+    kill(pid, Signal::SIGCONT)?;
+    stdout.read_to_string(&mut line)?;
+    let said: Said = follower.wait_with_output()?.into();
+    ensure!(said.code == 3 && line == "begun\ndone\n", "{line:?} {said:?}");
+    Ok(())
+}
+
+fn who_asks_right_after_the_end_is_still_answered() -> anyhow::Result<()> {
+    let mut daemon = Daemon::start(1)?;
+    let job = json!({"command": ["sh", "-c", "sleep 0.5; exit 3"]});
+    let id = daemon.post("/v1/jobs", &job)?.json()?["id"].clone();
+    let id = id.as_str().unwrap_or_default();
+    daemon.wait_until("it runs", |daemon| Ok(daemon.status()?["active"] == 1))?;
+    let below = daemon.descendants()?;
+    daemon.signal(Signal::SIGTERM)?;
+    let output = daemon.get(&format!("/v1/jobs/{id}/output?follow=true"))?;
+    ensure!(output.body.contains(r#"{"end":"failed"}"#), "{output:?}");
+    // With its last worker everything has gone that the daemon had still to see to.
+    ensure!(wait_for(|| !below.iter().any(|pid| is_alive(*pid))));
+    let outcome = daemon.get(&format!("/v1/jobs/{id}/result"))?.json()?;
+    ensure!(outcome["exit_code"] == 3, "{outcome}");
+    let refused = daemon.post("/v1/jobs", &json!({"command": ["true"]}))?;
+    ensure!(refused.status == 503, "{refused:?}");
+    ensure!(daemon.wait()? == 0, "{}", daemon.said()?);
+    Ok(())
+}
+
+fn a_second_sigint_stops_at_once_and_tells_who_waits() -> anyhow::Result<()> {
+    let mut daemon = Daemon::start(1)?;
+    let mut waiter = daemon.client(["submit", "--wait", "--timeout", "60s", "--", "sleep", "60"]);
+    let waiter = waiter.stderr(Stdio::piped()).spawn()?;
     daemon.wait_until("it runs", |daemon| Ok(daemon.status()?["active"] == 1))?;
     daemon.signal(Signal::SIGINT)?;
     daemon.wait_until("it stops", |daemon| {
@@ -86,9 +166,13 @@ fn a_second_sigint_stops_at_once() -> anyhow::Result<()> {
     })?;
     let begun = std::time::Instant::now();
     daemon.signal(Signal::SIGINT)?;
-    daemon.wait()?;
+    let code = daemon.wait()?;
+    ensure!(code == 130, "{code}: {}", daemon.said()?);
     // The grace is 20 s and the job's time 60: this guards against waiting for either.
     ensure!(begun.elapsed().as_secs() < 15, "{:?}", begun.elapsed());
+    let said: Said = waiter.wait_with_output()?.into();
+    ensure!(said.code == 125, "{said:?}");
+    ensure!(said.stderr.contains("the supervisor shut down"), "{said:?}");
     Ok(())
 }
 
@@ -145,7 +229,7 @@ fn readiness_and_the_end_are_told_to_systemd() -> anyhow::Result<()> {
     let mut process = Daemon::command(directory.path(), 1)
         .env("NOTIFY_SOCKET", &path)
         .env("WATCHDOG_USEC", "2000000")
-        .stderr(std::process::Stdio::null())
+        .stderr(Stdio::null())
         .spawn()?;
     let mut said = String::new();
     let mut hear_until = |word: &str| {
@@ -160,10 +244,7 @@ fn readiness_and_the_end_are_told_to_systemd() -> anyhow::Result<()> {
     hear_until("READY=1")?;
     hear_until("STATUS=")?;
     hear_until("WATCHDOG=1")?;
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(process.id().try_into()?),
-        Signal::SIGTERM,
-    )?;
+    kill(Pid::from_raw(process.id().try_into()?), Signal::SIGTERM)?;
     hear_until("STOPPING=1")?;
     ensure!(process.wait()?.success());
     Ok(())

@@ -147,7 +147,7 @@ fn a_sandbox_that_cannot_be_built_ends_the_driver_with_the_reason() {
         .unwrap();
     let end = runtime.block_on(async {
         let cast = Cast::new(Player::refusing());
-        let (driver, _handle) = Driver::new(config(2), Box::new(cast), Notifier::silent());
+        let (mut driver, _handle) = Driver::new(config(2), Box::new(cast), Notifier::silent());
         tokio::time::timeout(PATIENCE, driver.run()).await.unwrap()
     });
     let error = end.unwrap_err().to_string();
