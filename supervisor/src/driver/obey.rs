@@ -8,9 +8,9 @@ use wpool_pool::event::{DrainScope, Event};
 use wpool_protocol::id::JobId;
 use wpool_protocol::status::Submitted;
 
+use super::Driver;
 use super::command::{Acceptance, Command, Deleted, NotAccepted, PoolOrder, SubmitAnswer, Watched};
 use super::job::Job;
-use super::Driver;
 use crate::config::Reload;
 use crate::request::{Caller, ResolvedJob, Role};
 

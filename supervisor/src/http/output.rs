@@ -100,7 +100,8 @@ pub(super) async fn output(
         (None, false) => Form::Lines,
         (None, true) => Form::LinesAndOutcome,
         (Some(_), true) => {
-            let detail = "outcome: the bytes of one stream have no place for it; leave `stream` out";
+            let detail =
+                "outcome: the bytes of one stream have no place for it; leave `stream` out";
             return Err(Refusal::bad_request(detail));
         }
     };

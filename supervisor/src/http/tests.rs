@@ -407,6 +407,16 @@ fn output_is_followed_as_it_comes_and_read_when_it_is_over() {
             .get(&format!("/v1/jobs/{id}/output?stream=stdout"))
             .await;
         assert_eq!(raw.body, "abc");
+        let told = client
+            .get(&format!("/v1/jobs/{id}/output?outcome=true"))
+            .await;
+        let last = told.lines().pop().unwrap();
+        assert_eq!(last["end"], last["outcome"]["state"], "{last}");
+        assert_eq!(last["outcome"]["id"], id, "{last}");
+        let odd = client
+            .get(&format!("/v1/jobs/{id}/output?stream=stdout&outcome=true"))
+            .await;
+        assert_refused(&odd, 400, "outcome");
         let odd = client
             .get(&format!("/v1/jobs/{id}/output?stream=stdin"))
             .await;

@@ -43,6 +43,17 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
+const OUTPUT: &str = "{\"stream\":\"stdout\",\"attempt\":1,\"offset\":0,\"data\":\"out\\n\"}\n\
+                      {\"stream\":\"stderr\",\"attempt\":1,\"offset\":0,\"data\":\"err\\n\"}\n";
+
+/// What ends the output of job 10 for whoever asks for its outcome, too.
+fn end_line() -> String {
+    format!(
+        r#"{{"end": "failed", "outcome": {}}}"#,
+        OUTCOME.replace('\n', "")
+    )
+}
+
 /// A daemon to which job 10 is known: submitted at once, ended with code 3.
 fn daemon_with_an_ended_job() -> PretendDaemon {
     PretendDaemon::start(|asked| {
@@ -50,10 +61,7 @@ fn daemon_with_an_ended_job() -> PretendDaemon {
         if asked.line == "POST /v1/jobs" {
             json(201, SUBMITTED)
         } else if path.contains("/output") {
-            let lines = "{\"stream\":\"stdout\",\"attempt\":1,\"offset\":0,\"data\":\"out\\n\"}\n\
-                         {\"stream\":\"stderr\",\"attempt\":1,\"offset\":0,\"data\":\"err\\n\"}\n\
-                         {\"end\":\"failed\"}\n";
-            json(200, lines)
+            json(200, &format!("{OUTPUT}{}\n", end_line()))
         } else if path.contains("/result") {
             json(200, OUTCOME)
         } else {
@@ -87,6 +95,26 @@ fn submit_wait_passes_the_streams_on_and_exits_as_the_job_did() {
     let outcome: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(outcome["exit_code"], 3);
     assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
+fn a_daemon_that_goes_away_before_the_job_has_ended_is_told_as_that() {
+    let daemon = PretendDaemon::start(|asked| {
+        if asked.line == "POST /v1/jobs" {
+            json(201, SUBMITTED)
+        } else {
+            json(200, OUTPUT)
+        }
+    });
+    let output = wpool(&daemon.socket, &["submit", "--wait", "--", "x"], "");
+    assert_eq!(text(&output.stdout), "out\n");
+    let said = text(&output.stderr).trim_start_matches("err\n");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(
+        said.contains("went away before job 000000000000a had ended"),
+        "{said}"
+    );
+    assert_eq!(output.status.code(), Some(125));
 }
 
 #[test]

@@ -128,7 +128,10 @@ fn a_follower_who_was_not_looking_when_the_daemon_went_knows_how_its_job_ended()
     kill(pid, Signal::SIGCONT)?;
     stdout.read_to_string(&mut line)?;
     let said: Said = follower.wait_with_output()?.into();
-    ensure!(said.code == 3 && line == "begun\ndone\n", "{line:?} {said:?}");
+    ensure!(
+        said.code == 3 && line == "begun\ndone\n",
+        "{line:?} {said:?}"
+    );
     Ok(())
 }
 
