@@ -66,6 +66,8 @@ pub(crate) struct TreeEnd {
     pub(crate) system_us: u64,
     /// The largest resident set that one of them had, bytes.
     pub(crate) resident_max_bytes: u64,
+    /// Processes that were there when its first process had ended, that one included.
+    pub(crate) processes_at_end: u32,
 }
 
 /// How a job's first process ended.

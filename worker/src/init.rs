@@ -94,7 +94,7 @@ fn try_run(init: Init<'_>) -> io::Result<()> {
         Err(report) => return say(&mut reports, &report),
     };
     say(&mut reports, &Report::Started)?;
-    let main = watch(main, &children, &mut orders)?;
+    let (main, processes_at_end) = watch(main, &children, &mut orders)?;
     let usage = wait::usage_of_reaped()?;
     say(
         &mut reports,
@@ -103,6 +103,7 @@ fn try_run(init: Init<'_>) -> io::Result<()> {
             user_us: u64::try_from(usage.user.as_micros()).unwrap_or(u64::MAX),
             system_us: u64::try_from(usage.system.as_micros()).unwrap_or(u64::MAX),
             resident_max_bytes: usage.resident_max_bytes,
+            processes_at_end,
         }),
     )
 }
@@ -185,13 +186,13 @@ fn start(
     }))
 }
 
-/// Watches over the tree until its first process has ended or an order says so, then ends all of it.
-fn watch(main: u32, children: &SignalFd, orders: &mut Orders) -> io::Result<MainEnd> {
+/// Watches over the tree until its first process has ended or an order says so, then ends all of it; how it
+/// ended, and how many processes were there then.
+fn watch(main: u32, children: &SignalFd, orders: &mut Orders) -> io::Result<(MainEnd, u32)> {
     loop {
-        match reap_until(main)? {
-            Some(Exit::Code(code)) => return end_all().map(|()| MainEnd::Exited(code)),
-            Some(Exit::Signal(signal)) => return end_all().map(|()| MainEnd::Signaled(signal)),
-            None => {}
+        if let Some(exit) = reap_until(main)? {
+            let others = end_all()?;
+            return Ok((exit.into(), others.saturating_add(1)));
         }
         let mut watched = [
             PollFd::new(children.as_fd(), PollFlags::POLLIN),
@@ -212,12 +213,10 @@ fn watch(main: u32, children: &SignalFd, orders: &mut Orders) -> io::Result<Main
                 Some(Order::Terminate) => signal_all(Signal::SIGTERM)?,
                 Some(Order::Kill | Order::Launch(_)) | None => {
                     // The first process may have ended between the poll and now: then that is how the job ended.
-                    let ended = match reap_until(main)? {
-                        Some(Exit::Code(code)) => MainEnd::Exited(code),
-                        Some(Exit::Signal(signal)) => MainEnd::Signaled(signal),
-                        None => MainEnd::Killed,
-                    };
-                    return end_all().map(|()| ended);
+                    let exit = reap_until(main)?;
+                    let ended = exit.map_or(MainEnd::Killed, MainEnd::from);
+                    let others = end_all()?;
+                    return Ok((ended, others.saturating_add(u32::from(exit.is_some()))));
                 }
             }
         }
@@ -235,11 +234,23 @@ fn reap_until(main: u32) -> io::Result<Option<Exit>> {
     }
 }
 
-/// Kills every process of this pid namespace but this one, and reaps to the last.
-fn end_all() -> io::Result<()> {
+/// Kills every process of this pid namespace but this one, and reaps to the last: so many.
+fn end_all() -> io::Result<u32> {
     signal_all(Signal::SIGKILL)?;
-    while wait::reap(Patience::Wait)? != Children::None {}
-    Ok(())
+    let mut reaped = 0u32;
+    while wait::reap(Patience::Wait)? != Children::None {
+        reaped = reaped.saturating_add(1);
+    }
+    Ok(reaped)
+}
+
+impl From<Exit> for MainEnd {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Code(code) => Self::Exited(code),
+            Exit::Signal(signal) => Self::Signaled(signal),
+        }
+    }
 }
 
 /// Sends a signal to every process of this pid namespace but this one (kill(2): pid -1 spares pid 1).

@@ -30,9 +30,9 @@ use crate::launch::JOB_ID;
 use crate::lay::{InputFile, InputFiles, LayError, Owner};
 use crate::run::{Parts, Run, Verdict};
 use crate::slot::Slot;
-use crate::usage::Watch;
 use crate::usage::proc::TreeReader;
 use crate::usage::verdict::Account;
+use crate::usage::{Remains, Watch};
 
 /// How long the cgroup of a dead tree may take to be empty: its zombies are reaped already.
 const CGROUP_PATIENCE: Duration = Duration::from_secs(1);
@@ -344,13 +344,16 @@ impl JobBox {
         let nothing = Meter::Done(Box::new(nothing_known()));
         self.meter = match mem::replace(&mut self.meter, nothing) {
             Meter::Watching(watch) => {
-                let reaped = ResourceUsage {
-                    user: Duration::from_micros(tree.user_us),
-                    system: Duration::from_micros(tree.system_us),
-                    resident_max_bytes: tree.resident_max_bytes,
+                let remains = Remains {
+                    reaped: ResourceUsage {
+                        user: Duration::from_micros(tree.user_us),
+                        system: Duration::from_micros(tree.system_us),
+                        resident_max_bytes: tree.resident_max_bytes,
+                    },
+                    processes: tree.processes_at_end,
                 };
                 Meter::Done(Box::new(
-                    watch.finish(reaped).unwrap_or_else(|_| nothing_known()),
+                    watch.finish(remains).unwrap_or_else(|_| nothing_known()),
                 ))
             }
             other @ (Meter::Ready(_) | Meter::Broken(_) | Meter::Done(_)) => other,

@@ -15,6 +15,7 @@
 //! | huge pages: 8 MiB per ms instead of 3 | switched off for the job (`PR_SET_THP_DISABLE`) |
 //! | CPU time of children that live a few ms and that nobody waits for | the wall time: `timeout_ms × cpus` |
 //! | more memory than the limit between two looks | nothing; some MiB per ms since the last look, 5 to 100 ms ago |
+//! | calls that a limit makes fail | what lasts is seen: for half of the time since the start, or for 100 ms (descriptors: 250 ms); or, of processes and disk, to the end |
 //!
 //! Therefore the outcome says `measured_by: sampling`.
 //!
@@ -57,6 +58,15 @@ pub enum WatchError {
     /// Its cgroup cannot be read.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+}
+
+/// What init tells of a tree at its end: it is the kernel's word, not the job's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// What the processes used that it has waited for.
+    pub reaped: ResourceUsage,
+    /// How many were there when the first of them had ended, that one included.
+    pub processes: u32,
 }
 
 /// Watches one job, from its start to its end.
@@ -153,18 +163,17 @@ impl Watch {
 
     /// The job's tree is dead, and its files and its cgroup are still there: what did it use?
     ///
-    /// `reaped` is what init tells of the processes it has waited for; it is the kernel's word, not the job's.
     /// [`Account::excess`] is set if the kernel ended it for its memory: then that is why it ended, whatever
     /// else it looks like.
     ///
     /// # Errors
     ///
     /// [`WatchError`] if its disk or its cgroup cannot be read.
-    pub fn finish(self, reaped: ResourceUsage) -> Result<Account, WatchError> {
+    pub fn finish(self, remains: Remains) -> Result<Account, WatchError> {
         let wall = self.started.elapsed();
         match self.source {
             Source::Cgroup(watch) => watch.finish(wall),
-            Source::Sampling(sampling) => Ok(sampling.finish(wall, reaped)?),
+            Source::Sampling(sampling) => Ok(sampling.finish(wall, remains)?),
         }
     }
 }
@@ -198,14 +207,15 @@ impl Sampling {
         }
     }
 
-    fn finish(mut self, wall: Duration, reaped: ResourceUsage) -> Result<Account, TreeError> {
+    fn finish(mut self, wall: Duration, remains: Remains) -> Result<Account, TreeError> {
+        self.sampler.count_tasks(remains.processes);
         if self.tree.disk()?.room == Room::Exhausted {
             self.sampler.hit(LimitName::Disk);
         }
         let mut sampled = self.sampler.sampled();
         sampled.init_resident_max_bytes = self.init_resident_max_bytes.unwrap_or(0);
         Ok(Account {
-            usage: sampled.usage(wall, reaped),
+            usage: sampled.usage(wall, remains.reaped),
             limits_hit: self.sampler.limits_hit().to_vec(),
             excess: None,
         })

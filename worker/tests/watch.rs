@@ -20,10 +20,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use wpool_protocol::limits::{LimitName, Limits};
 use wpool_protocol::outcome::MeasuredBy;
 use wpool_protocol::quantity::{ByteSize, Millis};
-use wpool_sys::wait::ResourceUsage;
-use wpool_worker::usage::Watch;
 use wpool_worker::usage::proc::TreeReader;
 use wpool_worker::usage::verdict::{Account, Excess};
+use wpool_worker::usage::{Remains, Watch};
 
 /// A job that has not been let go yet.
 struct Job {
@@ -106,7 +105,7 @@ fn watch(limits: &Limits, cores: u16, script: &str) -> Option<Watched> {
     };
     job.unshare.kill().unwrap();
     job.unshare.wait().unwrap();
-    let account = watch.finish(ResourceUsage::default()).unwrap();
+    let account = watch.finish(Remains::default()).unwrap();
     Some(Watched { excess, account })
 }
 

@@ -18,11 +18,9 @@ use super::WatchError;
 use super::cpu::{CpuFinding, CpuWatch};
 use super::proc::TreeReader;
 use super::reading::Room;
+use super::sampler::FIRST_LOOK;
 use super::verdict::{Account, Excess, whole_us};
 use crate::cgroup::{CgroupError, CpuTimes, Forks, Meter, OutOfMemory};
-
-/// When descriptors are counted for the first time; then after twice the time, and so on.
-const DESCRIPTORS_AT: Duration = Duration::from_millis(250);
 
 /// Watches one job through its cgroup. All times count from the job's start.
 #[derive(Debug)]
@@ -52,7 +50,7 @@ impl KernelWatch {
             meter,
             tree,
             cpu: CpuWatch::new(limits, cores),
-            descriptors_at: DESCRIPTORS_AT,
+            descriptors_at: FIRST_LOOK,
             open_files_hit: None,
             memory_seen: 0,
             tasks_seen: 0,

@@ -23,7 +23,11 @@ use super::verdict::{Excess, Sampled};
 /// Looking may take one part of the time in so many.
 const SHARE: u32 = 4;
 
-/// Descriptors are counted so often: the count is told, not enforced here.
+/// The first look, for what is told and not enforced here: then after twice the time, and so on, so that whatever lasts
+/// for half of a job's time is seen.
+pub(super) const FIRST_LOOK: Duration = Duration::from_millis(2);
+
+/// Descriptors are counted that often at least.
 const DESCRIPTORS_EVERY: Duration = Duration::from_millis(250);
 
 /// What to do.
@@ -104,7 +108,7 @@ impl Sampler {
 
     /// When to [`Sampler::wake`] for the first time.
     pub fn first_look(&self) -> Duration {
-        self.cpu.next_look().min(self.memory.next_look())
+        self.wanted_look(FIRST_LOOK)
     }
 
     /// The time to look has come.
@@ -137,7 +141,9 @@ impl Sampler {
             MemoryStep::Exact => self.ask(now, Read::Exact(self.limits.memory_bytes.0)),
             MemoryStep::FilesMapped => self.ask(now, Read::FilesMapped),
             MemoryStep::Over(excess) => Step::End(excess),
-            MemoryStep::Enough if now >= self.descriptors_at + DESCRIPTORS_EVERY => {
+            MemoryStep::Enough
+                if now >= self.descriptors_at + self.descriptors_at.min(DESCRIPTORS_EVERY) =>
+            {
                 self.ask(now, Read::Descriptors)
             }
             MemoryStep::Enough => Step::Wait(self.next_look(now)),
@@ -146,10 +152,7 @@ impl Sampler {
 
     fn take_sums(&mut self, now: Duration, sums: &Sums) -> Result<MemoryStep, Step> {
         self.looks += u32::from(sums.processes > 0);
-        self.tasks_peak = self.tasks_peak.max(sums.tasks);
-        if sums.tasks >= self.limits.processes {
-            self.hit(LimitName::Processes);
-        }
+        self.count_tasks(sums.tasks);
         if sums.disk.room == Room::Exhausted {
             self.hit(LimitName::Disk);
         }
@@ -167,8 +170,21 @@ impl Sampler {
 
     fn next_look(&self, now: Duration) -> Duration {
         let spent = now.saturating_sub(self.round_at);
-        let wanted = self.cpu.next_look().min(self.memory.next_look());
+        let wanted = self.wanted_look(now * 2);
         wanted.max(now + spent * (SHARE - 1))
+    }
+
+    /// When the limits want a look, but `early` at the latest.
+    fn wanted_look(&self, early: Duration) -> Duration {
+        early.min(self.cpu.next_look()).min(self.memory.next_look())
+    }
+
+    /// So many processes and threads have been there at one time.
+    pub(super) fn count_tasks(&mut self, tasks: u32) {
+        self.tasks_peak = self.tasks_peak.max(tasks);
+        if tasks >= self.limits.processes {
+            self.hit(LimitName::Processes);
+        }
     }
 
     pub(super) fn hit(&mut self, limit: LimitName) {
