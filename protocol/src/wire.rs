@@ -370,6 +370,9 @@ pub enum Ending {
         /// The step that failed, and how.
         reason: String,
     },
+    /// The program is there, and this file is not, without which it does not start: its interpreter, or what its link
+    /// leads to.
+    Lacking(String),
 }
 
 /// What a run used.

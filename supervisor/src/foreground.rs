@@ -85,6 +85,8 @@ pub enum RunEnd {
     Ended(Box<Outcome>),
     /// There is no such program in the sandbox.
     NotFound,
+    /// The program is there, and this file is not, without which it does not start.
+    Lacking(String),
     /// The program is there but cannot be executed.
     NotExecutable(io::Error),
     /// The user interrupted twice, and did not wait for an outcome.
@@ -284,6 +286,7 @@ impl Run {
         };
         match &report.ending {
             Ending::NotFound => return Ok(RunEnd::NotFound),
+            Ending::Lacking(lacks) => return Ok(RunEnd::Lacking(lacks.clone())),
             Ending::NotExecutable(errno) => {
                 return Ok(RunEnd::NotExecutable(io::Error::from_raw_os_error(*errno)));
             }

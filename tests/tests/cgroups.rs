@@ -21,11 +21,10 @@ use wpool::cgroup::{Delegated, SlotDirectory};
 use wpool_protocol::limits::{LimitName, Limits};
 use wpool_protocol::outcome::MeasuredBy;
 use wpool_protocol::quantity::{ByteSize, Millis};
-use wpool_sys::wait::ResourceUsage;
 use wpool_worker::cgroup::{JobCgroup, OutOfMemory, Population, SlotCgroup};
-use wpool_worker::usage::Watch;
 use wpool_worker::usage::proc::TreeReader;
 use wpool_worker::usage::verdict::{Account, Excess};
+use wpool_worker::usage::{Remains, Watch};
 
 /// One slot for all tests, one after another: their process is moved only once.
 struct Slot {
@@ -157,7 +156,7 @@ fn watch(job: &JobCgroup, child: &mut Child, limits: &Limits) -> Ended {
     job.wait_until_empty(Instant::now() + Duration::from_secs(10))
         .unwrap();
     child.wait().unwrap();
-    let account = watch.finish(ResourceUsage::default()).unwrap();
+    let account = watch.finish(Remains::default()).unwrap();
     Ended {
         excess,
         account,

@@ -49,8 +49,13 @@ pub(crate) enum Report {
     Failed(String),
     /// The program runs.
     Started,
-    /// The program could not be executed: the errno.
-    NotExecuted(i32),
+    /// The program could not be executed.
+    NotExecuted {
+        /// The errno.
+        errno: i32,
+        /// The file that the program needs and that is not there, if that is why.
+        lacks: Option<String>,
+    },
     /// Every process is dead.
     Ended(TreeEnd),
 }

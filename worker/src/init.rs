@@ -182,7 +182,7 @@ fn start(
     while wait::reap(Patience::Wait)? != Children::None {}
     Ok(Err(match failure {
         Failure::Lockdown { text } => Report::Failed(text),
-        Failure::Exec { errno } => Report::NotExecuted(errno),
+        Failure::Exec { errno, lacks } => Report::NotExecuted { errno, lacks },
     }))
 }
 

@@ -13,7 +13,7 @@ use std::ffi::CString;
 use std::fs;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -30,6 +30,10 @@ use crate::landlock::{Grants, LandlockError, Ruleset};
 use crate::plan::{LOCKDOWN, Lockdown};
 use crate::rlimits;
 use crate::seccomp::{self, Accounting};
+
+mod lacking;
+
+use lacking::lacking;
 
 /// The uid and gid of every job, inside.
 pub const JOB_ID: u32 = 1000;
@@ -108,6 +112,8 @@ pub(crate) enum Failure {
     Exec {
         /// The errno.
         errno: i32,
+        /// The file that the program needs and that is not there, if that is why.
+        lacks: Option<String>,
     },
 }
 
@@ -122,11 +128,11 @@ impl Failure {
         let Some((step, errno)) = record.split_first() else {
             return Ok(None);
         };
-        let errno = errno
-            .first_chunk::<4>()
-            .map_or(0, |bytes| i32::from_le_bytes(*bytes));
+        let (errno, lacks) = errno.split_first_chunk::<4>().unwrap_or((&[0; 4], &[]));
+        let errno = i32::from_le_bytes(*errno);
         if *step == EXEC {
-            return Ok(Some(Self::Exec { errno }));
+            let lacks = (!lacks.is_empty()).then(|| String::from_utf8_lossy(lacks).into_owned());
+            return Ok(Some(Self::Exec { errno, lacks }));
         }
         let step = LOCKDOWN
             .get(usize::from(*step))
@@ -149,11 +155,17 @@ pub(crate) fn become_the_job(
     let failed = (0u8..).zip(LOCKDOWN).find_map(|(number, step)| {
         carry_out(step, order, stdio, &mut domain, surroundings)
             .err()
-            .map(|error| (number, error.raw_os_error().unwrap_or(0)))
+            .map(|error| (number, error.raw_os_error().unwrap_or(0), None))
     });
-    let (step, errno) = failed.unwrap_or_else(|| (EXEC, execute(order) as i32));
+    let (step, errno, lacks) = failed.unwrap_or_else(|| {
+        let NotExecuted { errno, lacks } = execute(order);
+        (EXEC, errno as i32, lacks)
+    });
     let mut record = vec![step];
     record.extend_from_slice(&errno.to_le_bytes());
+    if let Some(lacks) = lacks {
+        record.extend_from_slice(lacks.as_os_str().as_encoded_bytes());
+    }
     match failure.write_all(&record) {
         Ok(()) => 125,
         // Nobody listens any more; init itself must be gone.
@@ -266,10 +278,23 @@ fn give_up_capabilities() -> io::Result<()> {
     Ok(rustix::thread::set_capabilities(None, none)?)
 }
 
+/// Why a program could not be executed.
+struct NotExecuted {
+    errno: Errno,
+    /// The file that it needs and that is not there, if that is why.
+    lacks: Option<PathBuf>,
+}
+
+impl From<Errno> for NotExecuted {
+    fn from(errno: Errno) -> Self {
+        Self { errno, lacks: None }
+    }
+}
+
 /// Becomes the program of `order`; returns why it could not.
-fn execute(order: &Launch) -> Errno {
+fn execute(order: &Launch) -> NotExecuted {
     let Some(program) = order.argv.first() else {
-        return Errno::ENOENT;
+        return Errno::ENOENT.into();
     };
     let texts = |texts: Vec<String>| -> Result<Vec<CString>, Errno> {
         texts
@@ -283,19 +308,22 @@ fn execute(order: &Launch) -> Errno {
         .map(|(name, value)| format!("{name}={value}"));
     let (argv, env) = match (texts(order.argv.clone()), texts(variables.collect())) {
         (Ok(argv), Ok(env)) => (argv, env),
-        (Err(error), _) | (_, Err(error)) => return error,
+        (Err(error), _) | (_, Err(error)) => return error.into(),
     };
-    let mut result = Errno::ENOENT;
+    let mut result = NotExecuted::from(Errno::ENOENT);
     for candidate in candidates(program, &order.env) {
-        let Ok(path) = CString::new(candidate) else {
-            return Errno::EINVAL;
+        let Ok(path) = CString::new(candidate.as_str()) else {
+            return Errno::EINVAL.into();
         };
         let Err(error) = execve(&path, &argv, &env);
         match error {
+            Errno::ENOENT if result.lacks.is_none() => {
+                result.lacks = lacking(Path::new(&candidate));
+            }
             Errno::ENOENT | Errno::ENOTDIR => {}
             // Another directory may have one that can be executed, as in execvp(3).
-            Errno::EACCES => result = Errno::EACCES,
-            other => return other,
+            Errno::EACCES => result.errno = Errno::EACCES,
+            other => return other.into(),
         }
     }
     result
@@ -338,7 +366,10 @@ mod tests {
         };
         assert_eq!(read(&[]), None);
         let errno = Errno::ENOENT as i32;
-        assert_eq!(read(&[EXEC, 2, 0, 0, 0]), Some(Failure::Exec { errno }));
+        let exec = |lacks| Some(Failure::Exec { errno, lacks });
+        assert_eq!(read(&[EXEC, 2, 0, 0, 0]), exec(None));
+        let lacks = Some("/a".to_owned());
+        assert_eq!(read(&[EXEC, 2, 0, 0, 0, b'/', b'a']), exec(lacks));
         let Some(Failure::Lockdown { text }) = read(&[6, 1, 0, 0, 0]) else {
             panic!("step 6 is a step");
         };

@@ -114,7 +114,7 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug)]
 enum End {
     Tree(TreeEnd),
-    NotExecuted(i32),
+    NotExecuted(Ending),
     Failed(String),
     /// The init died without a word.
     InitLost,
@@ -259,7 +259,9 @@ impl Run {
                     }
                 }
                 Report::Failed(text) => self.end = Some(End::Failed(text)),
-                Report::NotExecuted(errno) => self.end = Some(End::NotExecuted(errno)),
+                Report::NotExecuted { errno, lacks } => {
+                    self.end = Some(End::NotExecuted(not_executed(errno, lacks)));
+                }
                 Report::Ended(tree) => self.end = Some(End::Tree(tree)),
             }
             if self.end.is_some() {
@@ -409,7 +411,7 @@ impl Run {
             (Some(End::Failed(reason)), _) => Ending::Unbuilt {
                 reason: reason.clone(),
             },
-            (Some(End::NotExecuted(errno)), _) => not_executed(*errno),
+            (Some(End::NotExecuted(ending)), _) => ending.clone(),
             (Some(End::Tree(tree)), verdict) => match (tree.main, verdict) {
                 (MainEnd::Killed, Some(verdict)) => by_verdict(verdict),
                 (_, Some(Verdict::TimedOut)) if terminated => Ending::TimedOut,
@@ -452,10 +454,11 @@ impl Run {
     }
 }
 
-/// Whether there is no such program, or one that cannot be executed.
-fn not_executed(errno: i32) -> Ending {
-    match errno {
-        libc::ENOENT | libc::ENOTDIR => Ending::NotFound,
-        errno => Ending::NotExecutable(errno),
+/// Whether there is no such program, or one that lacks something, or one that cannot be executed.
+fn not_executed(errno: i32, lacks: Option<String>) -> Ending {
+    match (errno, lacks) {
+        (libc::ENOENT | libc::ENOTDIR, Some(lacks)) => Ending::Lacking(lacks),
+        (libc::ENOENT | libc::ENOTDIR, None) => Ending::NotFound,
+        (errno, _) => Ending::NotExecutable(errno),
     }
 }

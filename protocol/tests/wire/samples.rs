@@ -234,6 +234,10 @@ pub(crate) fn from_worker() -> Vec<(&'static str, FromWorker)> {
                 reason: "failed to mount the box: ENOSPC".to_owned(),
             }),
         ),
+        (
+            "ended_lacking",
+            ended(Ending::Lacking("/lib/ld-musl-x86_64.so.1".to_owned())),
+        ),
         ("pong", FromWorker::Pong(251)),
     ]
 }

@@ -252,6 +252,7 @@ fn attempt_report() -> impl Strategy<Value = AttemptReport> {
                 .prop_map(|(limit, peak, at_ms)| Ending::Limit { limit, peak, at_ms }),
             Just(Ending::Stopped),
             any::<String>().prop_map(|reason| Ending::Unbuilt { reason }),
+            any::<String>().prop_map(Ending::Lacking),
         ];
     let measured_by = select(vec![
         MeasuredBy::Cgroup,

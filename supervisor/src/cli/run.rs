@@ -87,6 +87,12 @@ pub(crate) fn run(args: RunArgs, screen: &mut Screen<'_>) -> anyhow::Result<u8> 
             ));
             Ok(127)
         }
+        RunEnd::Lacking(lacks) => {
+            complain(&format!(
+                "{program}: it needs {lacks}, which is not in the sandbox: show that too, with --ro"
+            ));
+            Ok(127)
+        }
         RunEnd::NotExecutable(error) => {
             complain(&format!(
                 "{program}: cannot be executed: {error}: is it a program of this machine, with the mode for it?"

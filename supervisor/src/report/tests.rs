@@ -84,6 +84,7 @@ fn every_end_has_its_state_code_signal_and_sentence() {
         reported(Ending::Signaled(40)),
         reported(Ending::NotFound),
         reported(Ending::NotExecutable(8)),
+        reported(Ending::Lacking("/opt/bin/python3".to_owned())),
         reported(Ending::TimedOut),
         reported(Ending::Limit {
             limit: LimitName::Cpu,

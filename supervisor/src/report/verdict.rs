@@ -88,6 +88,11 @@ impl Verdict {
                     nix::errno::Errno::from_raw(errno).desc()
                 ),
             ),
+            Ending::Lacking(ref lacks) => Self::because(
+                JobState::Failed,
+                CauseDetail::NotFound,
+                format!("its program needs {lacks}, which is not in the sandbox"),
+            ),
             // The pool makes of it a lost worker; it is shown only where even that failed.
             Ending::Unbuilt { .. } => Self::because(
                 JobState::Failed,
@@ -166,7 +171,7 @@ pub fn attempt_end(ending: &Ending) -> AttemptEnd {
     match ending {
         Ending::Exited(_) => AttemptEnd::Exited,
         Ending::Signaled(_) => AttemptEnd::Signaled,
-        Ending::NotFound | Ending::NotExecutable(_) => AttemptEnd::NotExecuted,
+        Ending::NotFound | Ending::NotExecutable(_) | Ending::Lacking(_) => AttemptEnd::NotExecuted,
         Ending::TimedOut => AttemptEnd::TimedOut,
         Ending::Limit { .. } => AttemptEnd::Limit,
         Ending::Stopped => AttemptEnd::Cancelled,
@@ -178,9 +183,11 @@ pub fn attempt_end(ending: &Ending) -> AttemptEnd {
 pub fn job_end(ending: &Ending) -> JobEnd {
     match ending {
         Ending::Exited(0) => JobEnd::Succeeded,
-        Ending::Exited(_) | Ending::Signaled(_) | Ending::NotFound | Ending::NotExecutable(_) => {
-            JobEnd::Failed
-        }
+        Ending::Exited(_)
+        | Ending::Signaled(_)
+        | Ending::NotFound
+        | Ending::NotExecutable(_)
+        | Ending::Lacking(_) => JobEnd::Failed,
         Ending::TimedOut
         | Ending::Limit {
             limit: LimitName::Wall,
@@ -228,6 +235,9 @@ fn limit_in_words(limit: LimitName, limits: &Limits, at_ms: u64) -> String {
         LimitName::Processes => ("processes", allowed.to_string()),
         LimitName::OpenFiles => ("open files", allowed.to_string()),
     };
-    let (s, tenths) = (at_ms / 1_000, at_ms % 1_000 / 100);
-    format!("{what} reached {value}, its limit, after {s}.{tenths} s")
+    let after = match (at_ms / 1_000, at_ms % 1_000 / 100) {
+        (0, 0) => Millis(at_ms).to_string(),
+        (s, tenths) => format!("{s}.{tenths} s"),
+    };
+    format!("{what} reached {value}, its limit, after {after}")
 }

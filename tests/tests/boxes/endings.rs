@@ -66,6 +66,10 @@ fn a_missing_program_is_told() -> anyhow::Result<()> {
         ran.report.ending == Ending::NotExecutable(nix::libc::EACCES),
         "{ran:?}"
     );
+    let job = Job::new(&["./tool"]).input("tool", 0o755, b"#!/no/such/interpreter\n");
+    let ran = rig.run(&job)?;
+    let lacks = "/no/such/interpreter".to_owned();
+    ensure!(ran.report.ending == Ending::Lacking(lacks), "{ran:?}");
     let job = Job::new(&["./tool"]).input("tool", 0o755, b"no program at all");
     let ran = rig.run(&job)?;
     ensure!(
