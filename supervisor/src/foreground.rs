@@ -248,17 +248,17 @@ impl Run {
         let ready = greet(&mut worker)??;
         let mut dialogue = Dialogue::with_ready(&mut worker);
         let pumps = self.carry()?;
-        let stdio = match &pumps {
-            Some(_) => Stdio::Inherited,
-            None => order::captured(&self.request),
+        let source = match &pumps {
+            Some(_) => order::Stdin::Inherited,
+            None => order::Stdin::Request,
         };
-        dialogue.send_all(order::messages(
-            &self.request,
-            &self.env,
-            self.limits,
-            attempt,
-            stdio,
-        ));
+        let payload = order::payload(&self.request, &self.env, source);
+        let stdio = match source {
+            order::Stdin::Inherited => Stdio::Inherited,
+            order::Stdin::Request => payload.captured(),
+        };
+        let order = payload.order(attempt, 0, self.limits, stdio);
+        dialogue.send_all(order::messages(order, payload));
         let mut outputs = Gathered::default();
         let heard = self.follow(&mut dialogue, attempt, &mut outputs);
         if matches!(heard, Ok(None)) {

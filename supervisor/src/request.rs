@@ -12,29 +12,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wpool_pool::event::{NewJob, OnWorkerLost};
-use wpool_protocol::id::{AttemptRef, JobId};
+use wpool_protocol::id::JobId;
 use wpool_protocol::job::{
     FILES_BYTES_MAX, InputContent, InputFile, JobError, JobRequest, Priority,
 };
 use wpool_protocol::limits::{Limits, ResolveError};
 use wpool_protocol::path::BoxPath;
 use wpool_protocol::quantity::Millis;
-use wpool_protocol::wire::{InputHeader, JobOrder, Stdio};
 
 use crate::config::{Config, DEFAULT_PROFILE, Profile};
 
 pub mod host_file;
+pub mod payload;
 
 use host_file::HostFileError;
-
-/// The environment of every job, before its profile's variables and its own.
-const ENVIRONMENT: [(&str, &str); 5] = [
-    ("PATH", "/usr/local/bin:/usr/bin:/bin"),
-    ("HOME", "/box"),
-    ("TMPDIR", "/tmp"),
-    ("LANG", "C.UTF-8"),
-    ("USER", "job"),
-];
+use payload::{Input, Payload};
 
 /// What a job takes of the queue beside its own bytes: the records about it, roughly.
 const JOB_OVERHEAD: u64 = 1_024;
@@ -91,32 +83,6 @@ pub struct ResolvedJob {
     pub payload: Arc<Payload>,
     /// The name under which it is accepted only once, and the mark of what it asks.
     pub key: Option<(String, u64)>,
-}
-
-/// What only a job's worker needs of it: let go of as soon as the job has ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Payload {
-    /// The program and its arguments.
-    pub argv: Vec<String>,
-    /// The whole environment.
-    pub env: Vec<(String, String)>,
-    /// Standard input.
-    pub stdin: Vec<u8>,
-    /// Files to lay into the box.
-    pub files: Vec<Input>,
-    /// Names or patterns of files to bring out.
-    pub outputs: Vec<String>,
-}
-
-/// A file to lay into the box.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Input {
-    /// Its name there.
-    pub name: BoxPath,
-    /// Its permission bits.
-    pub mode: u32,
-    /// Its content.
-    pub bytes: Vec<u8>,
 }
 
 /// A job that cannot be accepted, whatever the queue holds.
@@ -186,7 +152,7 @@ pub fn resolve(
     let name = name.to_owned();
     let files = inputs(request.files, profile)?;
     let payload = Payload {
-        env: environment(profile, request.env),
+        env: payload::environment(&profile.env, request.env),
         argv: request.command,
         stdin: request.stdin.unwrap_or_default().0,
         files,
@@ -298,17 +264,6 @@ fn inputs(
     Ok(inputs)
 }
 
-/// What the sandbox sets, over it the profile's variables, over them the job's.
-fn environment(profile: &Profile, own: BTreeMap<String, String>) -> Vec<(String, String)> {
-    let mut env: BTreeMap<String, String> = ENVIRONMENT
-        .iter()
-        .map(|&(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-    env.extend(profile.env.clone());
-    env.extend(own);
-    env.into_iter().collect()
-}
-
 /// The start of a command, on one line.
 fn summary(argv: &[String]) -> String {
     let mut text = String::new();
@@ -326,45 +281,6 @@ fn summary(argv: &[String]) -> String {
         text.push('…');
     }
     text
-}
-
-impl Payload {
-    /// Bytes of the command, the environment, standard input and the files.
-    pub fn bytes(&self) -> u64 {
-        let strings = self.argv.iter().map(String::len).sum::<usize>()
-            + self
-                .env
-                .iter()
-                .map(|(name, value)| name.len() + value.len())
-                .sum::<usize>();
-        let files = self
-            .files
-            .iter()
-            .map(|file| file.bytes.len())
-            .sum::<usize>();
-        u64::try_from(strings + files + self.stdin.len()).unwrap_or(u64::MAX)
-    }
-
-    /// The order for a worker.
-    pub fn order(&self, attempt: AttemptRef, profile: u16, limits: Limits) -> JobOrder {
-        let inputs = self.files.iter().map(|file| InputHeader {
-            name: file.name.clone(),
-            mode: file.mode,
-            size: u64::try_from(file.bytes.len()).unwrap_or(u64::MAX),
-        });
-        JobOrder {
-            attempt,
-            profile,
-            argv: self.argv.clone(),
-            env: self.env.clone(),
-            limits,
-            stdio: Stdio::Captured {
-                stdin_bytes: u64::try_from(self.stdin.len()).unwrap_or(u64::MAX),
-            },
-            inputs: inputs.collect(),
-            outputs: self.outputs.clone(),
-        }
-    }
 }
 
 impl ResolvedJob {

@@ -166,7 +166,8 @@ impl Driver {
             .position(|profile| profile.name == request.profile)
             .and_then(|index| u16::try_from(index).ok())
             .unwrap_or(0);
-        let order = request.payload.order(attempt, profile, request.limits);
+        let payload = &request.payload;
+        let order = payload.order(attempt, profile, request.limits, payload.captured());
         seat.phase = Phase::Loading;
         seat.attempt = Some(attempt);
         seat.run = Some(Run {

@@ -17,7 +17,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::Duration;
 
 use interprocess::unnamed_pipe::tokio::{Recver, Sender};
@@ -28,11 +28,11 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use wpool_protocol::frame::{self, Decoder};
 use wpool_protocol::id::{AttemptRef, WorkerRef};
-use wpool_protocol::wire::{CHUNK_MAX, FromWorker, InputBytes, InputTarget, JobOrder, ToWorker};
+use wpool_protocol::wire::{CHUNK_MAX, FromWorker, JobOrder, ToWorker};
 
 use super::input::Input;
 use crate::report::signal_name;
-use crate::request::Payload;
+use crate::request::payload::{Payload, Place};
 
 /// Bytes of one read: what a pipe holds.
 const READ_LEN: usize = 64 << 10;
@@ -285,73 +285,4 @@ async fn write(commands: &mut Sender, frame: &mut Vec<u8>, message: &ToWorker) -
         *frame = Vec::new();
     }
     Ok(())
-}
-
-/// How far the inputs of a job have been written.
-#[derive(Debug, Default)]
-struct Place {
-    /// 0 is standard input, n is the file before number n.
-    input: usize,
-    offset: usize,
-}
-
-impl Place {
-    fn next_chunk(&mut self, payload: &Arc<Payload>) -> Option<InputBytes> {
-        loop {
-            let (target, bytes) = match self.input.checked_sub(1) {
-                None => (InputTarget::Stdin, &payload.stdin),
-                Some(n) => {
-                    let index = u16::try_from(n).ok()?;
-                    (InputTarget::File(index), &payload.files.get(n)?.bytes)
-                }
-            };
-            let rest = bytes.get(self.offset..).unwrap_or_default();
-            if rest.is_empty() {
-                self.input += 1;
-                self.offset = 0;
-                continue;
-            }
-            let chunk = rest.get(..CHUNK_MAX).unwrap_or(rest);
-            self.offset += chunk.len();
-            return Some(InputBytes {
-                target,
-                bytes: chunk.to_vec(),
-            });
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::request::Input as File;
-
-    #[test]
-    fn inputs_go_in_order_and_in_chunks_and_empty_ones_need_none() {
-        let file = |name: &str, len: usize| File {
-            name: name.parse().unwrap(),
-            mode: 0o644,
-            bytes: vec![7; len],
-        };
-        let payload = Arc::new(Payload {
-            argv: vec![],
-            env: vec![],
-            stdin: vec![1; 3],
-            files: vec![file("a", 0), file("b", CHUNK_MAX + 1), file("c", CHUNK_MAX)],
-            outputs: vec![],
-        });
-        let mut place = Place::default();
-        let chunks: Vec<_> = std::iter::from_fn(|| place.next_chunk(&payload))
-            .map(|chunk| (chunk.target, chunk.bytes.len()))
-            .collect();
-        assert_eq!(
-            chunks,
-            [
-                (InputTarget::Stdin, 3),
-                (InputTarget::File(1), CHUNK_MAX),
-                (InputTarget::File(1), 1),
-                (InputTarget::File(2), CHUNK_MAX),
-            ]
-        );
-    }
 }

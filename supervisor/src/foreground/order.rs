@@ -1,88 +1,63 @@
-//! What a worker is told about a job.
+//! What a worker is told about a job that runs in the foreground.
 
 use std::collections::BTreeMap;
 
 use wpool_protocol::id::AttemptRef;
 use wpool_protocol::job::{InputContent, JobRequest};
-use wpool_protocol::limits::Limits;
-use wpool_protocol::wire::{
-    CHUNK_MAX, InputBytes, InputHeader, InputTarget, JobOrder, Stdio, ToWorker,
-};
+use wpool_protocol::wire::{JobOrder, ToWorker};
 
-/// The environment of every job, before its own variables.
-const ENVIRONMENT: [(&str, &str); 5] = [
-    ("PATH", "/usr/local/bin:/usr/bin:/bin"),
-    ("HOME", "/box"),
-    ("TMPDIR", "/tmp"),
-    ("LANG", "C.UTF-8"),
-    ("USER", "job"),
-];
+use crate::request::payload::{Input, Payload, Place, environment};
 
-/// What is on the descriptors of a job whose output is kept.
-pub(super) fn captured(request: &JobRequest) -> Stdio {
-    let stdin_bytes = request.stdin.as_ref().map_or(0, |stdin| stdin.0.len());
-    Stdio::Captured {
-        stdin_bytes: u64::try_from(stdin_bytes).unwrap_or(u64::MAX),
+/// Where a job's standard input comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stdin {
+    /// From the request.
+    Request,
+    /// From a descriptor that the worker was born with.
+    Inherited,
+}
+
+/// What a worker needs of the request.
+pub(super) fn payload(
+    request: &JobRequest,
+    env_of_profile: &BTreeMap<String, String>,
+    stdin: Stdin,
+) -> Payload {
+    let stdin = match (stdin, &request.stdin) {
+        (Stdin::Request, Some(stdin)) => stdin.0.clone(),
+        (Stdin::Request, None) | (Stdin::Inherited, _) => Vec::new(),
+    };
+    let files = request.files.iter().filter_map(|(name, file)| {
+        // Only a daemon has file roots; the command line reads files itself.
+        let InputContent::Bytes(bytes) = &file.content else {
+            return None;
+        };
+        Some(Input {
+            name: name.clone(),
+            mode: file.mode,
+            bytes: bytes.clone(),
+        })
+    });
+    Payload {
+        argv: request.command.clone(),
+        env: environment(env_of_profile, request.env.clone()),
+        stdin,
+        files: files.collect(),
+        outputs: request.outputs.clone(),
     }
 }
 
 /// The order, the inputs in pieces, and the word to start.
 pub(super) fn messages(
-    request: &JobRequest,
-    env_of_profile: &BTreeMap<String, String>,
-    limits: Limits,
-    attempt: AttemptRef,
-    stdio: Stdio,
+    order: JobOrder,
+    payload: Payload,
 ) -> impl Iterator<Item = ToWorker> + use<> {
-    let mut inputs = Vec::with_capacity(request.files.len());
-    let mut contents = Vec::with_capacity(request.files.len() + 1);
-    if let (Stdio::Captured { .. }, Some(stdin)) = (stdio, &request.stdin) {
-        contents.push((InputTarget::Stdin, stdin.0.clone()));
-    }
-    for (n, (name, file)) in (0u16..).zip(&request.files) {
-        // Only a daemon has file roots; the command line reads files itself.
-        let InputContent::Bytes(bytes) = &file.content else {
-            continue;
-        };
-        inputs.push(InputHeader {
-            name: name.clone(),
-            mode: file.mode,
-            size: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-        });
-        contents.push((InputTarget::File(n), bytes.clone()));
-    }
-    let order = JobOrder {
-        attempt,
-        profile: 0,
-        argv: request.command.clone(),
-        env: environment(env_of_profile, &request.env),
-        limits,
-        stdio,
-        inputs,
-        outputs: request.outputs.clone(),
-    };
-    let pieces = contents.into_iter().flat_map(|(target, bytes)| {
-        let chunks: Vec<_> = bytes.chunks(CHUNK_MAX).map(<[u8]>::to_vec).collect();
-        chunks
-            .into_iter()
-            .map(move |bytes| ToWorker::Input(InputBytes { target, bytes }))
-    });
+    let attempt: AttemptRef = order.attempt;
+    let mut place = Place::default();
+    let pieces = std::iter::from_fn(move || place.next_chunk(&payload).map(ToWorker::Input));
     std::iter::once(ToWorker::Job(Box::new(order)))
         .chain(pieces)
         .chain(std::iter::once(ToWorker::Start(attempt)))
-}
-
-/// What the sandbox sets; over it what the profile sets; over that what the job names.
-fn environment(
-    profile: &BTreeMap<String, String>,
-    job: &BTreeMap<String, String>,
-) -> Vec<(String, String)> {
-    let mut env: BTreeMap<String, String> = ENVIRONMENT
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into();
-    env.extend(profile.clone());
-    env.extend(job.clone());
-    env.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -90,6 +65,8 @@ mod tests {
     use wpool_protocol::blob::Blob;
     use wpool_protocol::id::{AttemptNumber, JobId};
     use wpool_protocol::job::InputFile;
+    use wpool_protocol::limits::Limits;
+    use wpool_protocol::wire::{CHUNK_MAX, InputTarget};
 
     use super::*;
 
@@ -103,19 +80,18 @@ mod tests {
             command: vec!["true".into()],
             stdin: Some(Blob(b"in".to_vec())),
             files: [("a".parse().unwrap(), file)].into(),
-            env: [("HOME".into(), "/tmp".into())].into(),
             ..JobRequest::default()
         };
         let attempt = AttemptRef {
             job: JobId(1),
             attempt: AttemptNumber::FIRST,
         };
-        let profile = [("HOME", "/srv"), ("LANG", "C")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into();
-        let stdio = captured(&request);
-        let messages: Vec<_> =
-            messages(&request, &profile, Limits::DEFAULT, attempt, stdio).collect();
+        let of = |stdin| {
+            let payload = payload(&request, &BTreeMap::new(), stdin);
+            let order = payload.order(attempt, 0, Limits::DEFAULT, payload.captured());
+            messages(order, payload).collect::<Vec<_>>()
+        };
+        let messages = of(Stdin::Request);
         let [
             ToWorker::Job(order),
             ToWorker::Input(zeroth),
@@ -126,17 +102,9 @@ mod tests {
         else {
             panic!("{messages:?}")
         };
-        assert_eq!(order.stdio, Stdio::Captured { stdin_bytes: 2 });
         assert_eq!(order.inputs[0].size, u64::try_from(CHUNK_MAX + 1).unwrap());
         assert_eq!(zeroth.target, InputTarget::Stdin);
         assert_eq!((first.bytes.len(), second.bytes.len()), (CHUNK_MAX, 1));
-        let lang = ("LANG".to_owned(), "C".to_owned());
-        assert!(order.env.contains(&lang), "the profile is over the sandbox");
-        let homes: Vec<_> = order
-            .env
-            .iter()
-            .filter(|(name, _)| name == "HOME")
-            .collect();
-        assert_eq!(homes, [&("HOME".to_owned(), "/tmp".to_owned())]);
+        assert_eq!(of(Stdin::Inherited).len(), messages.len() - 1);
     }
 }

@@ -47,6 +47,10 @@ const OUTCOME_PIECE: usize = 256 << 10;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "two parameters of a query, as the contract names them"
+)]
 struct OutputQuery {
     stream: Option<Stream>,
     #[serde(default)]

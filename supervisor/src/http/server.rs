@@ -51,16 +51,10 @@ pub async fn serve(listener: Listener, access: Access, shared: Shared) {
         shared,
         connections: connections.clone(),
     };
-    tokio::select! {
-        () = ending.has_come() => {}
-        () = server.admit_all(&listener) => {}
-    }
+    server.admit_until(&listener, ending.has_come()).await;
     let alone = tokio::time::timeout(LAST_WORDS, connections.left_alone(LEFT_ALONE));
-    tokio::select! {
-        alone = alone => if alone.is_err() {
-            tracing::debug!("connections were cut off");
-        },
-        () = server.admit_all(&listener) => {}
+    if server.admit_until(&listener, alone).await.is_err() {
+        tracing::debug!("connections were cut off");
     }
 }
 
@@ -74,15 +68,19 @@ struct Server {
 }
 
 impl Server {
-    /// Gives whoever connects a task; never ends.
-    async fn admit_all(&self, listener: &Listener) {
+    /// Gives whoever connects a task, until `done` is.
+    async fn admit_until<F: Future>(&self, listener: &Listener, done: F) -> F::Output {
+        tokio::pin!(done);
         loop {
-            match listener.accept().await {
-                Ok(stream) => self.admit(stream),
-                Err(error) => {
-                    tracing::warn!(%error, "failed to accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+            tokio::select! {
+                output = done.as_mut() => return output,
+                accepted = listener.accept() => match accepted {
+                    Ok(stream) => self.admit(stream),
+                    Err(error) => {
+                        tracing::warn!(%error, "failed to accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
             }
         }
     }

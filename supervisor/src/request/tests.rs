@@ -1,10 +1,11 @@
 //! Requests become orders under a config, or one clear refusal.
 
 use wpool_protocol::blob::Blob;
-use wpool_protocol::id::AttemptNumber;
+use wpool_protocol::id::{AttemptNumber, AttemptRef};
 use wpool_protocol::job::RetryOn;
 use wpool_protocol::limits::LimitsRequest;
 use wpool_protocol::quantity::ByteSize;
+use wpool_protocol::wire::Stdio;
 
 use super::*;
 use crate::config::raw::LimitsSection;
@@ -57,7 +58,9 @@ fn a_plain_job_gets_the_defaults() {
         job: JobId(1),
         attempt: AttemptNumber::FIRST,
     };
-    let order = job.payload.order(attempt, 0, job.limits);
+    let order = job
+        .payload
+        .order(attempt, 0, job.limits, job.payload.captured());
     assert_eq!(order.stdio, Stdio::Captured { stdin_bytes: 100 });
     assert!(order.env.contains(&("HOME".into(), "/box".into())));
 }
