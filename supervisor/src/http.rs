@@ -11,7 +11,7 @@
 //! | `GET /v1/status`, `PATCH /v1/pool`, `POST /v1/pool/drain` | the pool |
 //! | `GET /healthz`, `/readyz` | whether it lives, whether it works |
 //!
-//! Files: `server` (connections and their bounds: `connections`, `patient`), `peer` (who is there), `body` and
+//! Files: `server` (connections and their bounds: `connections`, `patient`, `explained`), `peer` (who is there), `body` and
 //! `answer` (JSON in and out), `refusal` (why not), `wait`, and the routes: `jobs`, `batch`, `output`, `pool`.
 //!
 //! # Invariants
@@ -32,6 +32,7 @@ mod answer;
 mod batch;
 mod body;
 mod connections;
+mod explained;
 mod jobs;
 mod output;
 mod patient;

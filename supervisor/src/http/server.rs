@@ -19,6 +19,7 @@ use interprocess::local_socket::traits::tokio::Listener as _;
 use tokio::io::AsyncWriteExt as _;
 
 use super::connections::{Connections, NoPlace, Place};
+use super::explained::Explained;
 use super::patient::Patient;
 use super::peer::{Access, Credentials, Peer};
 use super::{Ending, Shared, router};
@@ -141,12 +142,12 @@ impl Connection {
             let (place, routes) = (Arc::clone(&self.place), self.routes.clone());
             service_fn(move |request| answer(request, peer.clone(), &place, &routes))
         };
-        let stream = TokioIo::new(Patient::new(stream, bounds.body_timeout));
+        let stream = Explained::new(Patient::new(stream, bounds.body_timeout));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(bounds.header_timeout)
             .max_header_size(bounds.header_bytes_max)
-            .serve_connection(stream, service);
+            .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         let place = Arc::clone(&self.place);
         let farewell = self.farewell();

@@ -66,6 +66,51 @@ fn a_connection_that_idles_too_long_is_closed() {
 }
 
 #[test]
+fn what_is_no_http_is_told_so_in_a_problem_document() {
+    let long = |len: usize| "x".repeat(len);
+    let fields: String = (0..101).map(|n| format!("x-{n}: 1\r\n")).collect();
+    let cases = [
+        (400, "\x16\x03\x01 hello\r\n\r\n".to_owned()),
+        (
+            400,
+            "GET /v1/status HTTP/1.1\r\nno colon\r\n\r\n".to_owned(),
+        ),
+        (414, format!("GET /{} HTTP/1.1\r\n\r\n", long(66_000))),
+        (
+            431,
+            format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", long(100_000)),
+        ),
+        (431, format!("GET / HTTP/1.1\r\n{fields}\r\n")),
+    ];
+    let mut config = config();
+    config.http.header_bytes_max = 80_000;
+    with(config, Player::honest(), |client| async move {
+        for (status, request) in cases {
+            let mut stream = client.connect().await;
+            // It may be answered before it has been sent whole.
+            stream
+                .write_all(request.as_bytes())
+                .await
+                .unwrap_or_default();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap_or_default();
+            let answer = String::from_utf8(answer).unwrap();
+            let (head, body) = answer.split_once("\r\n\r\n").expect(&answer);
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+            assert!(head.contains("application/problem+json"), "{head}");
+            let problem: Value = serde_json::from_str(body).unwrap();
+            assert_eq!(problem["status"], status, "{problem}");
+            assert!(
+                problem["detail"]
+                    .as_str()
+                    .is_some_and(|text| text.contains("send")),
+                "{problem}"
+            );
+        }
+    });
+}
+
+#[test]
 fn somebody_who_may_not_is_not_answered() {
     let stranger = Access {
         owner: rustix::process::geteuid().as_raw() + 1,
