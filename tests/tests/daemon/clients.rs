@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use wpool_tests::test;
 use wpool_tests::trial::Test;
-use wpool_tests::wpool::{Daemon, wait_for};
+use wpool_tests::wpool::{Daemon, Said, wait_for};
 
 pub(crate) const TESTS: &[Test] = &[
     test!(what_is_wrong_is_said_in_one_problem),
@@ -16,6 +16,10 @@ pub(crate) const TESTS: &[Test] = &[
     test!(idle_connections_do_not_keep_others_out),
     test!(half_a_request_and_a_vanished_client_cost_nothing),
     test!(another_ordinary_user_is_refused, "root"),
+    test!(
+        a_member_of_the_group_sees_to_their_own_jobs_and_no_more,
+        "root"
+    ),
     test!(curl_submits_and_waits, "curl"),
 ];
 
@@ -188,7 +192,7 @@ fn another_ordinary_user_is_refused() -> anyhow::Result<()> {
     let daemon = Daemon::start(1)?;
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(daemon.directory(), open)?;
-    let said: wpool_tests::wpool::Said = daemon
+    let said: Said = daemon
         .client(["status"])
         .uid(65_533)
         .gid(65_533)
@@ -196,6 +200,42 @@ fn another_ordinary_user_is_refused() -> anyhow::Result<()> {
         .into();
     ensure!(said.code != 0 && said.stdout.is_empty(), "{said:?}");
     ensure!(said.stderr.lines().count() == 1, "{said:?}");
+    works(&daemon)
+}
+
+fn a_member_of_the_group_sees_to_their_own_jobs_and_no_more() -> anyhow::Result<()> {
+    const GROUP: u32 = 65_532;
+    let daemon = Daemon::start_with(1, &format!("[http]\ngroup = \"{GROUP}\"\n"))?;
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(daemon.directory(), open)?;
+    let member = |arguments: &[&str]| -> anyhow::Result<Said> {
+        let mut client = daemon.client(arguments);
+        Ok(client.uid(65_533).gid(GROUP).output()?.into())
+    };
+    let said = member(&["submit", "--wait", "--", "echo", "hi"])?;
+    ensure!(said.code == 0 && said.stdout == "hi\n", "{said:?}");
+    // Of the jobs of others they learn nothing, and the pool is not theirs.
+    let others = daemon.outcome_of(&json!({"command": ["echo", "secret"]}))?;
+    let id = others["id"].as_str().unwrap_or_default();
+    ensure!(others["tenant"] == "uid:0", "{others}");
+    for arguments in [
+        &["result", id][..],
+        &["logs", id],
+        &["cancel", id],
+        &["pool", "pause"],
+        &["jobs", "--tenant", "uid:0"],
+        &["submit", "--tenant", "uid:0", "--", "true"],
+    ] {
+        let said = member(arguments)?;
+        ensure!(
+            said.code != 0 && said.stdout.is_empty(),
+            "{arguments:?}: {said:?}"
+        );
+        ensure!(said.stderr.lines().count() == 1, "{arguments:?}: {said:?}");
+    }
+    let jobs = member(&["jobs", "--json"])?;
+    ensure!(jobs.stdout.contains("uid:65533"), "{jobs:?}");
+    ensure!(!jobs.stdout.contains("secret"), "{jobs:?}");
     works(&daemon)
 }
 

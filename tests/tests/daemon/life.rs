@@ -1,6 +1,7 @@
 //! How a daemon begins and ends: its socket, its signals, its config.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
@@ -15,6 +16,7 @@ use wpool_tests::wpool::{self, Daemon, Said, is_alive, wait_for};
 pub(crate) const TESTS: &[Test] = &[
     test!(a_second_daemon_on_the_same_socket_says_so_and_leaves_the_first_alone),
     test!(a_stale_socket_is_replaced),
+    test!(a_socket_that_is_passed_is_served_and_left_behind),
     test!(sigterm_finishes_what_runs_and_names_what_waits),
     test!(sigterm_under_load_tells_every_follower_how_its_job_ended),
     test!(a_follower_who_was_not_looking_when_the_daemon_went_knows_how_its_job_ended),
@@ -50,6 +52,40 @@ fn a_stale_socket_is_replaced() -> anyhow::Result<()> {
     let _other = UnixListener::bind(directory.path().join("control.sock"))?;
     let refused: Said = Daemon::command(directory.path(), 1).output()?.into();
     ensure!(refused.code != 0, "{refused:?}");
+    Ok(())
+}
+
+fn a_socket_that_is_passed_is_served_and_left_behind() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("passed.sock");
+    let listener = UnixListener::bind(&path)?;
+    std::fs::write(directory.path().join("wpool.toml"), "")?;
+    // As systemd does it: descriptor 3, and the pid of who is meant.
+    let script =
+        "exec 3<&0; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" serve --workers 1 --config \"$1\"";
+    let mut process = wpool::program("sh")
+        .args(["-c", script])
+        .arg(wpool::binary())
+        .arg(directory.path().join("wpool.toml"))
+        .stdin(Stdio::from(OwnedFd::from(listener)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let submit = [
+        "submit",
+        "--wait",
+        "--",
+        "sh",
+        "-c",
+        "ls /proc/self/fd | wc -l",
+    ];
+    let mut client = wpool::wpool(submit);
+    // Who connects before the daemon is ready waits in the socket's backlog.
+    let said: Said = client.env("WPOOL_SOCKET", &path).output()?.into();
+    ensure!(said.code == 0 && said.stdout == "4\n", "{said:?}");
+    kill(Pid::from_raw(process.id().try_into()?), Signal::SIGTERM)?;
+    ensure!(process.wait()?.success());
+    ensure!(path.exists(), "it is not the daemon's to remove");
     Ok(())
 }
 
