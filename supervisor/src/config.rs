@@ -19,8 +19,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use wpool_pool::settings::TenantRules;
 use wpool_protocol::limits::Limits;
 use wpool_protocol::wire::IsolationPolicy;
 
@@ -59,6 +61,10 @@ pub struct Config {
     pub http: HttpBounds,
     /// What is logged.
     pub log: LogSettings,
+    /// What tenants may take.
+    pub tenants: TenantRules,
+    /// The users who are no tenants of their own, and whose jobs theirs are.
+    pub tenant_by_uid: BTreeMap<u32, Arc<str>>,
     /// The profiles by name; `default` is always there.
     pub profiles: BTreeMap<String, Profile>,
     /// What `[limits]` and `[ceilings]` say, from which those of the profiles are made.
@@ -86,6 +92,9 @@ pub struct Profile {
 
 /// The profile of a job that names none.
 pub const DEFAULT_PROFILE: &str = "default";
+
+/// The name under which the rule of all other tenants is written.
+pub const DEFAULT_TENANT: &str = "default";
 
 /// A config that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +136,12 @@ impl Config {
             .map(|profile| self.ceilings_of(profile).output_bytes.0)
             .max()
             .unwrap_or(0)
+    }
+
+    /// The tenant whose jobs a user's are.
+    pub fn tenant_of(&self, uid: u32) -> Arc<str> {
+        let mapped = self.tenant_by_uid.get(&uid);
+        mapped.map_or_else(|| format!("uid:{uid}").into(), Arc::clone)
     }
 
     /// The default limits of a profile.

@@ -145,7 +145,7 @@ impl Driver {
         let (handle, commands) = Handle::new(receiver);
         let driver = Self {
             births,
-            pool: Pool::new(driver_config.pool.clone(), seed),
+            pool: Pool::new(driver_config.pool, seed),
             epoch: tokio::time::Instant::now(),
             config,
             seats: std::iter::repeat_with(|| None).take(slots).collect(),
@@ -172,7 +172,8 @@ impl Driver {
     ///
     /// [`Hopeless`] if the first worker says that its sandbox cannot be built.
     pub async fn run(&mut self) -> Result<DriverEnd, Hopeless> {
-        self.take_in(Event::TimeReached);
+        let rules = self.config.borrow().tenants.clone();
+        self.take_in(Event::TenantRulesChanged(rules));
         loop {
             match &self.life {
                 Life::Starting | Life::Serving => {}

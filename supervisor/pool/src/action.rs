@@ -140,6 +140,13 @@ pub enum Refusal {
         /// When it is worth another try; `None` if the job alone is larger than that.
         retry_after: Option<Duration>,
     },
+    /// So many jobs of its tenant are there already.
+    TenantFull {
+        /// The tenant's `queue_jobs`.
+        limit: u64,
+        /// When it is worth another try.
+        retry_after: Duration,
+    },
     /// The pool drains.
     Draining,
     /// The pool shuts down.

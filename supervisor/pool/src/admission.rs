@@ -108,7 +108,7 @@ impl Admission {
     }
 
     /// How long `jobs` more take to end, at the rate of the last ones.
-    fn retry_after(&self, now: Instant, jobs: u64) -> Duration {
+    pub(crate) fn retry_after(&self, now: Instant, jobs: u64) -> Duration {
         let (Some(&oldest), Ok(count)) = (self.ends.front(), u32::try_from(self.ends.len())) else {
             return RETRY_UNKNOWN;
         };
@@ -218,7 +218,7 @@ mod tests {
                             prop_assert!((RETRY_MIN..=RETRY_MAX).contains(&retry_after));
                         }
                         Err(Refusal::BytesFull { retry_after: None, .. }) => prop_assert!(bytes > queue_bytes),
-                        Err(Refusal::Draining | Refusal::Stopping) => prop_assert!(false),
+                        Err(Refusal::TenantFull { .. } | Refusal::Draining | Refusal::Stopping) => prop_assert!(false),
                     }
                 } else if let Some(bytes) = held.pop() {
                     admission.release(at_ms(step), bytes);

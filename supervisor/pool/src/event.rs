@@ -9,7 +9,7 @@ use wpool_protocol::job::Priority;
 use alloc::string::String;
 
 use crate::action::RecordId;
-use crate::settings::Settings;
+use crate::settings::{Settings, TenantRules};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub enum Event {
     },
     /// The operator has changed the config.
     SettingsChanged(Settings),
+    /// The operator has changed what tenants may take.
+    TenantRulesChanged(TenantRules),
     /// Time has passed [`Pool::deadline`](crate::pool::Pool::deadline), or may have.
     TimeReached,
 }

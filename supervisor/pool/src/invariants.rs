@@ -3,12 +3,13 @@
 //! - **I1** A job is in exactly one place: accepting, ready, delayed, on one slot, concluding, terminal.
 //! - **I2** A slot runs at most one job.
 //! - **I3** Attempts never exceed the job's maximum.
-//! - **I4** Count and bytes of all non-terminal jobs never exceed the limits: reserved at admission, so
-//!   that a requeue never overflows.
+//! - **I4** Count and bytes of all non-terminal jobs, and the count of each tenant's, never exceed the limits: reserved at
+//!   admission, so that a requeue never overflows.
 //! - **I5** An action names the current generation.
 //! - **I6** A job gets exactly one outcome; nothing about a job is visible before it is recorded, and no
 //!   outcome before it is.
-//! - **I7** A ready job waits while a slot is idle only if the pool is paused, drains or stops.
+//! - **I7** A ready job waits while a slot is idle only if the pool is paused, drains or stops, or its tenant is at its running
+//!   limit.
 //!
 //! Beside them it is checked that what indexes jobs and slots is what they say (under I1 and I2), and
 //! that the next deadline lies ahead.
@@ -33,6 +34,7 @@ use crate::course::Course;
 use crate::job::{Acceptance, Job, Stage};
 use crate::pool::Pool;
 use crate::slot::Phase;
+use crate::tenants::TenantId;
 
 /// Jobs and slots up to which debug builds check after every event.
 const ALWAYS_CHECKED: usize = 64;
@@ -107,6 +109,7 @@ impl Pool {
             self.alarms.len()
         );
         self.check_admission(bytes)?;
+        self.check_tenants()?;
         self.check_progress()
     }
 
@@ -160,7 +163,7 @@ impl Pool {
             job.stage
         );
         let found = match job.stage {
-            Stage::Ready => self.queue.contains(job.priority, job.place(), id),
+            Stage::Ready => self.queue.contains(job.spot(), id),
             Stage::Delayed(until) => self.alarms.contains(until, Alarm::Promote(id)),
             Stage::OnSlot(slot) => {
                 let run = self.slots.get(usize::from(slot.0));
@@ -241,12 +244,43 @@ impl Pool {
         Ok(())
     }
 
+    fn check_tenants(&self) -> Check {
+        ensure!(self.tenants.agree(), "I4", "the tenants' books differ");
+        let mut counted: BTreeMap<TenantId, (u64, u32)> = BTreeMap::new();
+        for job in self.jobs.values() {
+            let (jobs, running) = counted.entry(job.tenant).or_default();
+            *jobs += 1;
+            *running += u32::from(matches!(job.stage, Stage::OnSlot(_)));
+        }
+        for (id, tenant) in self.tenants.iter() {
+            let (jobs, running) = counted.remove(&id).unwrap_or_default();
+            ensure!(
+                (tenant.jobs, tenant.running) == (jobs, running),
+                "I4",
+                "{tenant:?} has {jobs} jobs and runs {running}"
+            );
+            ensure!(tenant.fits(), "I4", "{tenant:?} has more than it may");
+            ensure!(
+                jobs > 0 || self.queue.remembers(id),
+                "I4",
+                "{tenant:?} is here for nothing"
+            );
+        }
+        ensure!(
+            counted.is_empty(),
+            "I4",
+            "{} jobs are of nobody",
+            counted.len()
+        );
+        Ok(())
+    }
+
     fn check_progress(&self) -> Check {
         let waits = self.course.starts_jobs() && !self.idle.is_empty();
         ensure!(
-            !waits || self.queue.len() == 0,
+            !waits || !self.queue.is_due(),
             "I7",
-            "{} ready jobs wait beside an idle slot",
+            "of {} ready jobs one could start beside an idle slot",
             self.queue.len()
         );
         let ahead = self.deadline().is_none_or(|deadline| deadline > self.now);

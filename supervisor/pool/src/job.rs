@@ -26,22 +26,20 @@
 use core::num::NonZeroU32;
 use core::time::Duration;
 
-use alloc::boxed::Box;
-
 use serde::{Deserialize, Serialize};
 use wpool_protocol::id::{AttemptNumber, AttemptRef, JobId, SlotId};
 use wpool_protocol::job::Priority;
 
 use crate::event::{NewJob, OnWorkerLost};
-use crate::queue::Place;
+use crate::queue::{Place, Spot};
+use crate::tenants::TenantId;
 use crate::time::Instant;
 
 /// A job that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Job {
     pub(crate) id: JobId,
-    /// Whose it is; all are treated alike for now.
-    pub(crate) tenant: Box<str>,
+    pub(crate) tenant: TenantId,
     pub(crate) priority: Priority,
     pub(crate) rank: i32,
     /// Its place among all jobs by submission. A requeued job keeps it, and so goes before its class.
@@ -77,10 +75,16 @@ pub(crate) enum Stage {
 }
 
 impl Job {
-    pub(crate) fn new(new: NewJob, arrival: u64, stage: Stage, expire_at: Option<Instant>) -> Self {
+    pub(crate) fn new(
+        new: &NewJob,
+        tenant: TenantId,
+        arrival: u64,
+        stage: Stage,
+        expire_at: Option<Instant>,
+    ) -> Self {
         Self {
             id: new.id,
-            tenant: new.tenant.into_boxed_str(),
+            tenant,
             priority: new.priority,
             rank: new.rank,
             arrival,
@@ -96,8 +100,12 @@ impl Job {
         }
     }
 
-    pub(crate) const fn place(&self) -> Place {
-        Place::new(self.rank, self.arrival)
+    pub(crate) const fn spot(&self) -> Spot {
+        Spot {
+            priority: self.priority,
+            tenant: self.tenant,
+            place: Place::new(self.rank, self.arrival),
+        }
     }
 
     /// Counts a run that begins, and names it.

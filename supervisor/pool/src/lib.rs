@@ -41,3 +41,4 @@ mod records;
 mod restart;
 mod run;
 mod slot;
+mod tenants;

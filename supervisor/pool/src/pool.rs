@@ -35,6 +35,7 @@ use crate::queue::Queue;
 use crate::records::Records;
 use crate::settings::Settings;
 use crate::slot::{Phase, Slot, Word};
+use crate::tenants::{Tenant, TenantId, Tenants};
 use crate::time::Instant;
 use crate::view::Dropped;
 
@@ -56,6 +57,7 @@ pub struct Pool {
     pub(crate) arrivals: u64,
     pub(crate) slots: Vec<Slot>,
     pub(crate) records: Records,
+    pub(crate) tenants: Tenants,
     pub(crate) admission: Admission,
     pub(crate) random: Random,
     pub(crate) dropped: Dropped,
@@ -81,6 +83,7 @@ impl Pool {
             jobs: BTreeMap::new(),
             arrivals: 0,
             records: Records::default(),
+            tenants: Tenants::default(),
             admission: Admission::default(),
             random: Random::new(seed),
             dropped: Dropped::default(),
@@ -104,6 +107,7 @@ impl Pool {
         self.spawn_first_workers(actions);
         self.fire_alarms(actions);
         self.start_jobs(actions);
+        self.forget_tenants();
         self.stop_if_done(actions);
         if cfg!(debug_assertions) {
             self.assert_sound(actions.get(old_actions..).unwrap_or_default());
@@ -139,7 +143,8 @@ impl Pool {
             Event::ResumeRequested => self.course = self.course.after(Request::Resume),
             Event::DrainRequested(scope) => self.course = self.course.after(Request::Drain(scope)),
             Event::ShutdownRequested { grace } => self.shut_down(grace, actions),
-            Event::SettingsChanged(settings) => self.change_settings(&settings),
+            Event::SettingsChanged(settings) => self.change_settings(settings),
+            Event::TenantRulesChanged(rules) => self.change_tenant_rules(rules),
             Event::TimeReached => {}
         }
     }
@@ -150,7 +155,10 @@ impl Pool {
             let Some(&(_, slot)) = self.idle.first() else {
                 return;
             };
-            let Some(job) = self.queue.take_next(self.settings.share_period) else {
+            let next = self
+                .queue
+                .take_next(self.settings.share_period, &self.tenants);
+            let Some(job) = next else {
                 return;
             };
             self.assign(job, slot, actions);
@@ -230,16 +238,45 @@ impl Pool {
             .get_mut(&id)
             .expect("what names a job goes before the job does");
         let old = core::mem::replace(&mut job.stage, stage);
-        let (priority, place) = (job.priority, job.place());
+        let spot = job.spot();
         match old {
-            Stage::Ready => self.queue.remove(priority, place),
+            Stage::Ready => self.queue.remove(spot),
             Stage::Delayed(until) => {
-                self.queue.undelay(priority);
+                self.queue.undelay(spot.priority);
                 self.alarms.clear(until, Alarm::Promote(id));
             }
-            Stage::OnSlot(_) | Stage::Concluding => {}
+            Stage::OnSlot(_) => {
+                let tenant = self.tenants.get_mut(spot.tenant);
+                tenant.running = tenant.running.saturating_sub(1);
+                self.hold_if_at_limit(spot.tenant);
+            }
+            Stage::Concluding => {}
+        }
+        if let Stage::OnSlot(_) = stage {
+            self.tenants.get_mut(spot.tenant).running += 1;
+            self.hold_if_at_limit(spot.tenant);
         }
         self.index_job(id);
+    }
+
+    /// A tenant that runs as many jobs as it may starts no other.
+    fn hold_if_at_limit(&mut self, id: TenantId) {
+        let held = self.tenants.get(id).is_held();
+        self.queue.set_held(id, held);
+    }
+
+    /// Forgets tenants of whom nothing is left.
+    fn forget_tenants(&mut self) {
+        for id in self.queue.take_forgotten() {
+            self.forget_tenant(id);
+        }
+    }
+
+    pub(crate) fn forget_tenant(&mut self, id: TenantId) {
+        let is_gone = |tenant: &Tenant| tenant.jobs == 0;
+        if self.tenants.find_by_id(id).is_some_and(is_gone) && !self.queue.remembers(id) {
+            self.tenants.forget(id);
+        }
     }
 
     /// Makes a job found where its stage says that it is.
@@ -248,7 +285,7 @@ impl Pool {
             return;
         };
         match job.stage {
-            Stage::Ready => self.queue.insert(job.priority, job.place(), id),
+            Stage::Ready => self.queue.insert(job.spot(), &self.tenants, id),
             Stage::Delayed(until) => {
                 self.queue.delay(job.priority);
                 self.alarms.set(until, Alarm::Promote(id));

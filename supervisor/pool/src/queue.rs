@@ -1,29 +1,32 @@
 //! The jobs that could start now, and which of them is next.
 //!
-//! Three classes; within one, the higher rank first, then the earlier arrival. A class goes before the
-//! ones below it, but not to their starvation:
+//! Three classes; within one, tenants share by weight (`queue/class.rs`); within a tenant the higher rank first, then the
+//! earlier arrival. A class goes before the ones below it, but not to their starvation:
 //!
 //! # The share rule
 //!
-//! Of every `share_period` starts, at least one goes to each lower class that waits. So the head of a
-//! class, from the moment it is the head, is among the next `share_period` starts.
+//! Of every `share_period` starts, at least one goes to each lower class that waits. So a class, from the moment it waits, is among
+//! the next `share_period` starts. A class waits while a job of it could start now: one whose tenants are all at
+//! their running limits does not.
 //!
 //! Each lower class counts the starts that passed it over; its *slack* is how many more may. Two lower
 //! classes may run out of slack together, and one start cannot serve both: so with the slacks in
 //! ascending order, the lowest is served as soon as the j-th of them is below j. A period of less than
 //! one start for each class could not be kept, or would starve the highest: it is taken as 3.
-//!
-//! # What is not here
-//!
-//! Tenants: when they share a class by weight, each will have its own order of `(rank, arrival)`
-//! inside [`Class`], and nothing else here changes.
 
 use core::cmp::Reverse;
 
-use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
+use serde::{Deserialize, Serialize};
 use wpool_protocol::id::JobId;
 use wpool_protocol::job::Priority;
+
+use crate::tenants::{TenantId, Tenants};
+
+mod class;
+
+use class::{Class, Passes};
 
 /// The least period that gives every class a start: one each.
 pub(crate) const SHARE_PERIOD_MIN: u32 = 3;
@@ -31,26 +34,40 @@ pub(crate) const SHARE_PERIOD_MIN: u32 = 3;
 /// The jobs that could start now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Queue {
-    high: Class,
-    normal: Class,
-    low: Class,
+    high: Waiting,
+    normal: Waiting,
+    low: Waiting,
+    /// Tenants that a class has forgotten since somebody asked.
+    forgotten: Vec<TenantId>,
 }
 
-/// The waiting jobs of one class.
+/// A class, and how it stands among the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Class {
-    jobs: BTreeMap<Place, JobId>,
-    /// Starts that passed this class over since its head became its head.
+struct Waiting {
+    class: Class,
+    /// Starts that passed it over since it has waited or since its own last start.
     passed: u32,
     /// Jobs of this class that may not start yet: only counted here.
     delayed: u64,
 }
 
-/// Where a job stands within its class.
+/// What of the queue cannot be told from its jobs; highest class first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Standing([(u32, Passes); 3]);
+
+/// Where a job stands within its class and tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     rank: Reverse<i32>,
     arrival: u64,
+}
+
+/// Where a job is in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spot {
+    pub(crate) priority: Priority,
+    pub(crate) tenant: TenantId,
+    pub(crate) place: Place,
 }
 
 impl Place {
@@ -62,38 +79,84 @@ impl Place {
     }
 }
 
+impl Standing {
+    /// Every tenant that is named in it.
+    pub(crate) fn tenants(&self) -> impl Iterator<Item = TenantId> {
+        self.0.iter().flat_map(|(_, passes)| passes.tenants())
+    }
+}
+
 impl Queue {
-    pub(crate) fn insert(&mut self, priority: Priority, place: Place, id: JobId) {
-        self.class_mut(priority).jobs.insert(place, id);
+    pub(crate) fn insert(&mut self, spot: Spot, tenants: &Tenants, id: JobId) {
+        let held = tenants.get(spot.tenant).is_held();
+        let class = &mut self.waiting_mut(spot.priority).class;
+        class.insert(spot.tenant, held, spot.place, id);
     }
 
     /// Takes out a job that will not start now: nobody was passed over.
-    pub(crate) fn remove(&mut self, priority: Priority, place: Place) {
-        let class = self.class_mut(priority);
-        class.jobs.remove(&place);
-        if class.jobs.is_empty() {
-            class.passed = 0;
-        }
+    pub(crate) fn remove(&mut self, spot: Spot) {
+        let class = &mut self.waiting_mut(spot.priority).class;
+        class.remove(spot.tenant, spot.place);
+        self.settle();
     }
 
     /// Takes out the job that starts next.
-    pub(crate) fn take_next(&mut self, share_period: u32) -> Option<JobId> {
+    pub(crate) fn take_next(&mut self, share_period: u32, tenants: &Tenants) -> Option<JobId> {
         let priority = self.next_class(share_period)?;
-        let class = self.class_mut(priority);
-        let (_, id) = class.jobs.pop_first()?;
-        class.passed = 0;
+        let weight = |tenant| tenants.get(tenant).rule.weight;
+        let waiting = self.waiting_mut(priority);
+        let id = waiting.class.take_next(weight)?;
+        waiting.passed = 0;
         for other in Priority::ALL {
-            let class = self.class_mut(other);
-            if other != priority && !class.jobs.is_empty() {
-                class.passed = class.passed.saturating_add(1);
+            let waiting = self.waiting_mut(other);
+            if other != priority && waiting.class.is_due() {
+                waiting.passed = waiting.passed.saturating_add(1);
             }
         }
+        self.settle();
         Some(id)
     }
 
+    /// A tenant has come to its running limit, or beneath it.
+    pub(crate) fn set_held(&mut self, tenant: TenantId, held: bool) {
+        for priority in Priority::ALL {
+            self.waiting_mut(priority).class.set_held(tenant, held);
+        }
+        self.settle();
+    }
+
+    /// What tenants may take has changed.
+    pub(crate) fn reweigh(&mut self, tenants: &Tenants) {
+        for priority in Priority::ALL {
+            let class = &mut self.waiting_mut(priority).class;
+            class.reweigh(|tenant| tenants.get(tenant).rule.weight);
+        }
+        self.settle();
+    }
+
     /// Whether this job waits here at this place.
-    pub(crate) fn contains(&self, priority: Priority, place: Place, id: JobId) -> bool {
-        self.class(priority).jobs.get(&place) == Some(&id)
+    pub(crate) fn contains(&self, spot: Spot, id: JobId) -> bool {
+        let class = &self.waiting(spot.priority).class;
+        class.contains(spot.tenant, spot.place, id)
+    }
+
+    /// Whether a class has jobs of this tenant, or holds it to be ahead.
+    pub(crate) fn remembers(&self, tenant: TenantId) -> bool {
+        Priority::ALL
+            .into_iter()
+            .any(|priority| self.waiting(priority).class.remembers(tenant))
+    }
+
+    /// Tenants that a class has forgotten.
+    pub(crate) fn take_forgotten(&mut self) -> Vec<TenantId> {
+        core::mem::take(&mut self.forgotten)
+    }
+
+    /// Whether a job could start now.
+    pub(crate) fn is_due(&self) -> bool {
+        Priority::ALL
+            .into_iter()
+            .any(|priority| self.waiting(priority).class.is_due())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -103,46 +166,64 @@ impl Queue {
             .sum()
     }
 
-    pub(crate) fn len_of(&self, priority: Priority) -> usize {
-        self.class(priority).jobs.len()
+    pub(crate) const fn len_of(&self, priority: Priority) -> usize {
+        self.waiting(priority).class.len()
     }
 
     /// A job of this class waits elsewhere, for its time.
     pub(crate) const fn delay(&mut self, priority: Priority) {
-        let class = self.class_mut(priority);
-        class.delayed += 1;
+        let waiting = self.waiting_mut(priority);
+        waiting.delayed += 1;
     }
 
     /// Its time has come, or it has ended.
     pub(crate) const fn undelay(&mut self, priority: Priority) {
-        let class = self.class_mut(priority);
-        class.delayed = class.delayed.saturating_sub(1);
+        let waiting = self.waiting_mut(priority);
+        waiting.delayed = waiting.delayed.saturating_sub(1);
     }
 
     pub(crate) const fn delayed_of(&self, priority: Priority) -> u64 {
-        self.class(priority).delayed
+        self.waiting(priority).delayed
     }
 
-    /// How often each class has been passed over, highest class first.
-    pub(crate) fn passed(&self) -> [u32; 3] {
-        Priority::ALL.map(|priority| self.class(priority).passed)
+    pub(crate) fn standing(&self) -> Standing {
+        Standing(Priority::ALL.map(|priority| {
+            let waiting = self.waiting(priority);
+            (waiting.passed, waiting.class.passes())
+        }))
     }
 
-    /// Puts back what [`Queue::passed`] said, once the jobs are in.
-    pub(crate) fn set_passed(&mut self, passed: [u32; 3]) {
-        for (priority, passed) in Priority::ALL.into_iter().zip(passed) {
-            self.class_mut(priority).passed = passed;
+    /// Puts back what [`Queue::standing`] said, once the jobs are in.
+    pub(crate) fn set_standing(&mut self, standing: &Standing) {
+        for (priority, (passed, passes)) in Priority::ALL.into_iter().zip(&standing.0) {
+            let waiting = self.waiting_mut(priority);
+            waiting.passed = *passed;
+            waiting.class.set_passes(passes);
+        }
+    }
+
+    /// A class that does not wait is passed over by nobody; whoever has been caught up with is forgotten.
+    fn settle(&mut self) {
+        for priority in Priority::ALL {
+            let waiting = self.waiting_mut(priority);
+            if !waiting.class.is_due() {
+                waiting.passed = 0;
+            }
+            while let Some(tenant) = self.waiting_mut(priority).class.forget_caught_up() {
+                self.forgotten.push(tenant);
+            }
         }
     }
 
     fn next_class(&self, share_period: u32) -> Option<Priority> {
         let highest = Priority::ALL
             .into_iter()
-            .find(|&priority| !self.class(priority).jobs.is_empty())?;
+            .find(|&priority| self.waiting(priority).class.is_due())?;
         let period = share_period.max(SHARE_PERIOD_MIN);
         let slack = |priority| {
-            let class: &Class = self.class(priority);
-            (!class.jobs.is_empty()).then(|| period.saturating_sub(class.passed.saturating_add(1)))
+            let waiting = self.waiting(priority);
+            let is_due = waiting.class.is_due();
+            is_due.then(|| period.saturating_sub(waiting.passed.saturating_add(1)))
         };
         let urgent = match (slack(Priority::Normal), slack(Priority::Low)) {
             (Some(normal), Some(low)) if normal.min(low) == 0 || normal.max(low) <= 1 => {
@@ -159,7 +240,7 @@ impl Queue {
         Some(urgent.unwrap_or(highest))
     }
 
-    const fn class(&self, priority: Priority) -> &Class {
+    const fn waiting(&self, priority: Priority) -> &Waiting {
         match priority {
             Priority::High => &self.high,
             Priority::Normal => &self.normal,
@@ -167,7 +248,7 @@ impl Queue {
         }
     }
 
-    const fn class_mut(&mut self, priority: Priority) -> &mut Class {
+    const fn waiting_mut(&mut self, priority: Priority) -> &mut Waiting {
         match priority {
             Priority::High => &mut self.high,
             Priority::Normal => &mut self.normal,
@@ -177,73 +258,4 @@ impl Queue {
 }
 
 #[cfg(test)]
-mod tests {
-    use alloc::vec::Vec;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn within_a_class_rank_goes_first_and_then_arrival() {
-        let mut queue = Queue::default();
-        for (job, rank) in [(1, 0), (2, 5), (3, 5), (4, -1)] {
-            queue.insert(Priority::Normal, Place::new(rank, job), JobId(job));
-        }
-        let order: Vec<_> = core::iter::from_fn(|| queue.take_next(10)).collect();
-        assert_eq!(order, [2, 3, 1, 4].map(JobId));
-    }
-
-    #[test]
-    fn behind_an_endless_stream_of_high_each_lower_class_gets_one_start_in_ten() {
-        let mut queue = Queue::default();
-        for job in 0..1_000 {
-            let priority = Priority::ALL[usize::try_from(job % 3).unwrap()];
-            queue.insert(priority, Place::new(0, job), JobId(job));
-        }
-        let first: Vec<_> = core::iter::from_fn(|| queue.take_next(10))
-            .take(100)
-            .collect();
-        for tenth in first.chunks(10) {
-            let of = |class| tenth.iter().filter(|id| id.0 % 3 == class).count();
-            assert_eq!((of(0), of(1), of(2)), (8, 1, 1));
-        }
-    }
-
-    fn arb_priority() -> impl Strategy<Value = Priority> {
-        prop::sample::select(Priority::ALL.to_vec())
-    }
-
-    proptest! {
-        #[test]
-        fn the_head_of_a_class_is_among_the_next_share_period_starts(
-            steps in prop::collection::vec(prop_oneof![
-                3 => Just(None),
-                1 => (arb_priority(), -1i32..2).prop_map(Some),
-            ], 1..400),
-            share_period in 0u32..12,
-        ) {
-            let bound = share_period.max(SHARE_PERIOD_MIN);
-            let mut queue = Queue::default();
-            let mut of = BTreeMap::new();
-            let mut waited = [0u32; 3];
-            for (arrival, step) in (0u64..).zip(steps) {
-                let Some((priority, rank)) = step else {
-                    let Some(id) = queue.take_next(share_period) else { continue };
-                    for (priority, waited) in Priority::ALL.into_iter().zip(&mut waited) {
-                        if of[&id] == priority {
-                            prop_assert!(*waited < bound || priority == Priority::High);
-                            *waited = 0;
-                        } else if queue.len_of(priority) > 0 {
-                            *waited += 1;
-                            prop_assert!(*waited < bound || priority == Priority::High);
-                        }
-                    }
-                    continue;
-                };
-                queue.insert(priority, Place::new(rank, arrival), JobId(arrival));
-                of.insert(JobId(arrival), priority);
-            }
-        }
-    }
-}
+mod tests;

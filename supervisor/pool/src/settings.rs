@@ -1,11 +1,14 @@
-//! The numbers that the pool works by; every one is a key of the config.
+//! The numbers that the pool works by, and what each tenant may take; every one is a key of the config.
 
 use core::time::Duration;
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 /// The numbers that the pool works by.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Slots; fixed for the pool's life for now.
     pub slots: u16,
@@ -56,5 +59,42 @@ impl Settings {
             park_min: Duration::from_secs(1),
             park_max: Duration::from_mins(1),
         }
+    }
+}
+
+/// What a tenant may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantRule {
+    /// Its part of the starts of a class, beside those of the others that wait there; at least 1.
+    pub weight: u32,
+    /// Jobs that may run at one time.
+    pub running_max: Option<u32>,
+    /// Jobs that have not ended, at most.
+    pub queue_jobs: Option<u64>,
+}
+
+impl Default for TenantRule {
+    fn default() -> Self {
+        Self {
+            weight: 1,
+            running_max: None,
+            queue_jobs: None,
+        }
+    }
+}
+
+/// What each tenant may take.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantRules {
+    /// Of those that are named.
+    pub named: BTreeMap<Box<str>, TenantRule>,
+    /// Of all others.
+    pub default: TenantRule,
+}
+
+impl TenantRules {
+    /// The rule of the tenant of this name.
+    pub fn of(&self, name: &str) -> TenantRule {
+        self.named.get(name).copied().unwrap_or(self.default)
     }
 }

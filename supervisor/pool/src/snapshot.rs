@@ -20,9 +20,11 @@ use crate::course::Course;
 use crate::invariants::Broken;
 use crate::job::Job;
 use crate::pool::Pool;
+use crate::queue::Standing;
 use crate::records::Records;
 use crate::settings::Settings;
 use crate::slot::Slot;
+use crate::tenants::Tenants;
 use crate::time::Instant;
 use crate::view::Dropped;
 
@@ -36,8 +38,8 @@ pub struct Snapshot {
     course: Course,
     jobs: Vec<Job>,
     arrivals: u64,
-    /// How often each class has been passed over, highest class first.
-    passed: [u32; 3],
+    standing: Standing,
+    tenants: Tenants,
     slots: Vec<Slot>,
     records: Records,
     admission: Admission,
@@ -70,7 +72,7 @@ pub enum RestoreError {
 
 impl Snapshot {
     /// The version of this type.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 }
 
 impl Pool {
@@ -78,12 +80,13 @@ impl Pool {
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             version: Snapshot::VERSION,
-            settings: self.settings.clone(),
+            settings: self.settings,
             now: self.now,
             course: self.course,
             jobs: self.jobs.values().cloned().collect(),
             arrivals: self.arrivals,
-            passed: self.queue.passed(),
+            standing: self.queue.standing(),
+            tenants: self.tenants.clone(),
             slots: self.slots.clone(),
             records: self.records.clone(),
             admission: self.admission.clone(),
@@ -113,12 +116,19 @@ impl Pool {
         if jobs.len() != count {
             return Err(RestoreError::Torn { what: "jobs" });
         }
+        let named = jobs.values().map(|job| job.tenant);
+        let mut named = named.chain(snapshot.standing.tenants());
+        let all_known = named.all(|tenant| snapshot.tenants.find_by_id(tenant).is_some());
+        if !all_known || !snapshot.tenants.agree() {
+            return Err(RestoreError::Torn { what: "tenants" });
+        }
         let mut pool = Self {
             course: snapshot.course,
             jobs,
             arrivals: snapshot.arrivals,
             slots: snapshot.slots,
             records: snapshot.records,
+            tenants: snapshot.tenants,
             admission: snapshot.admission,
             random: snapshot.random,
             dropped: snapshot.dropped,
@@ -126,7 +136,7 @@ impl Pool {
         };
         pool.now = snapshot.now;
         pool.index();
-        pool.queue.set_passed(snapshot.passed);
+        pool.queue.set_standing(&snapshot.standing);
         pool.check().map_err(RestoreError::Unsound)?;
         Ok(pool)
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use wpool_pool::settings::Settings;
+use wpool_pool::settings::{Settings, TenantRules};
 use wpool_protocol::limits::Limits;
 use wpool_protocol::wire::IsolationPolicy;
 
@@ -20,6 +20,8 @@ impl Config {
             retention: Retention::default(),
             http: HttpBounds::default(),
             log: LogSettings::default(),
+            tenants: TenantRules::default(),
+            tenant_by_uid: BTreeMap::new(),
             profiles: BTreeMap::from([(DEFAULT_PROFILE.to_owned(), Profile::default())]),
             limits: Limits::DEFAULT,
             ceilings: Limits::CEILING,

@@ -8,14 +8,18 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use wpool_pool::settings::TenantRule;
 use wpool_protocol::wire::{IsolationPolicy, MountSetup};
 
 use super::amount::Amount;
 use super::raw::{
     HttpSection, Isolation, LimitsSection, PoolSection, ProfileSection, RawConfig,
-    RetentionSection, Size, Span,
+    RetentionSection, Size, Span, TenantSection,
 };
-use super::{Config, ConfigError, DEFAULT_PROFILE, HttpBounds, LogSettings, Profile, Retention};
+use super::{
+    Config, ConfigError, DEFAULT_PROFILE, DEFAULT_TENANT, HttpBounds, LogSettings, Profile,
+    Retention,
+};
 
 /// Slots: what ids of their own there are for.
 const WORKERS_MAX: u16 = 4_096;
@@ -50,7 +54,50 @@ impl Config {
             )?;
             config.profiles.insert(name, profile);
         }
+        for (name, section) in raw.tenant {
+            config.take_tenant(&name, section)?;
+        }
         Ok(config)
+    }
+
+    fn take_tenant(&mut self, name: &str, section: TenantSection) -> Result<(), ConfigError> {
+        if name.is_empty() || name.len() > 255 || name.contains(char::is_control) {
+            return impossible(
+                "tenant",
+                "a tenant's name has 1 to 255 bytes, none of them a control character",
+            );
+        }
+        let key = |key: &str| format!("tenant.{name}.{key}");
+        let mut rule = TenantRule::default();
+        take(&mut rule.weight, section.weight);
+        rule.running_max = section.running_max;
+        rule.queue_jobs = section.queue_jobs;
+        between(&key("weight"), rule.weight, 1, 1_000)?;
+        between(
+            &key("running_max"),
+            rule.running_max.unwrap_or(1),
+            1,
+            u32::MAX,
+        )?;
+        let uids = section.uids.unwrap_or_default();
+        if name == DEFAULT_TENANT {
+            if !uids.is_empty() {
+                return impossible(
+                    key("uids"),
+                    "this is the rule of all other tenants, and nobody's name: choose another for these users",
+                );
+            }
+            self.tenants.default = rule;
+            return Ok(());
+        }
+        for uid in uids {
+            if let Some(other) = self.tenant_by_uid.insert(uid, name.into()) {
+                let problem = format!("user {uid} is of tenant `{other}` already: name them once");
+                return impossible(key("uids"), problem);
+            }
+        }
+        self.tenants.named.insert(name.into(), rule);
+        Ok(())
     }
 
     fn take_pool(&mut self, section: &PoolSection) -> Result<(), ConfigError> {

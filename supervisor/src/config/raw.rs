@@ -194,6 +194,20 @@ section! {
     }
 }
 
+section! {
+    /// `[tenant.NAME]`: what a tenant may take.
+    TenantSection {
+        /// Its part of the starts, beside those of the others that wait in the same class; 1 to 1000. Default 1.
+        weight: u32,
+        /// Jobs that may run at one time. Default: not limited.
+        running_max: u32,
+        /// Jobs that have not ended, at most. Default: only by `pool.queue_jobs`.
+        queue_jobs: u64,
+        /// The users whose jobs are this tenant's, by number. Default: none; a user without a tenant is one, like "uid:1000".
+        uids: Vec<u32>,
+    }
+}
+
 /// Everything that may be written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -212,6 +226,8 @@ pub struct RawConfig {
     pub log: LogSection,
     /// `[profile.NAME]`
     pub profile: BTreeMap<String, ProfileSection>,
+    /// `[tenant.NAME]`
+    pub tenant: BTreeMap<String, TenantSection>,
 }
 
 /// `pool.isolation`.
@@ -262,6 +278,7 @@ impl RawConfig {
         ("http", HttpSection::KEYS),
         ("log", LogSection::KEYS),
         ("profile.NAME", ProfileSection::KEYS),
+        ("tenant.NAME", TenantSection::KEYS),
     ];
 
     /// What `over` says, and where that is silent what this says.
@@ -271,6 +288,10 @@ impl RawConfig {
             let below = self.profile.remove(&name).unwrap_or_default();
             self.profile.insert(name, below.merged(profile));
         }
+        for (name, tenant) in over.tenant {
+            let below = self.tenant.remove(&name).unwrap_or_default();
+            self.tenant.insert(name, below.overlaid(tenant));
+        }
         Self {
             pool: self.pool.overlaid(over.pool),
             limits: self.limits.overlaid(over.limits),
@@ -279,6 +300,7 @@ impl RawConfig {
             http: self.http.overlaid(over.http),
             log: self.log.overlaid(over.log),
             profile: self.profile,
+            tenant: self.tenant,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::raw::{
     HttpSection, Key, LimitsSection, LogSection, PoolSection, ProfileSection, RetentionSection,
+    TenantSection,
 };
 
 /// What stands before the keys.
@@ -57,6 +58,11 @@ pub fn reference() -> String {
             "[profile.NAME]",
             "A named sandbox set-up; `default` is the one of a job that names none.",
             ProfileSection::KEYS,
+        ),
+        (
+            "[tenant.NAME]",
+            "What a tenant may take; `default` is the rule of all that have none of their own.",
+            TenantSection::KEYS,
         ),
     ] {
         // Writing to a string cannot fail.

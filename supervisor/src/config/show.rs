@@ -1,5 +1,6 @@
 //! The config that holds, written out as a file that could be used.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use wpool_protocol::quantity::{ByteSize, Millis};
@@ -8,9 +9,9 @@ use wpool_protocol::wire::IsolationPolicy;
 use super::amount::Amount;
 use super::raw::{
     HttpSection, Isolation, LimitsSection, LogSection, PoolSection, ProfileSection, RawConfig,
-    RetentionSection, Span,
+    RetentionSection, Span, TenantSection,
 };
-use super::{Config, Profile};
+use super::{Config, DEFAULT_TENANT, Profile};
 
 impl Config {
     /// Every key with the value that holds, as TOML.
@@ -39,7 +40,28 @@ impl Config {
             profile: profiles
                 .map(|(name, profile)| (name.clone(), profile.section()))
                 .collect(),
+            tenant: self.tenant_sections(),
         }
+    }
+
+    fn tenant_sections(&self) -> BTreeMap<String, TenantSection> {
+        let named = self.tenants.named.iter();
+        let default = (&Box::from(DEFAULT_TENANT), &self.tenants.default);
+        named
+            .chain([default])
+            .map(|(name, rule)| {
+                let of_tenant = self.tenant_by_uid.iter();
+                let uids = of_tenant.filter(|(_, tenant)| ***tenant == **name);
+                let uids: Vec<_> = uids.map(|(uid, _)| *uid).collect();
+                let section = TenantSection {
+                    weight: Some(rule.weight),
+                    running_max: rule.running_max,
+                    queue_jobs: rule.queue_jobs,
+                    uids: (!uids.is_empty()).then_some(uids),
+                };
+                (name.to_string(), section)
+            })
+            .collect()
     }
 
     fn pool_section(&self) -> PoolSection {

@@ -120,7 +120,8 @@ impl Driver {
         let config = Arc::new(reload.config);
         let now = self.now();
         self.register.set_retention(now, config.retention);
-        self.take_in(Event::SettingsChanged(config.pool.clone()));
+        self.take_in(Event::SettingsChanged(config.pool));
+        self.take_in(Event::TenantRulesChanged(config.tenants.clone()));
         self.config.send_replace(config);
         tracing::info!("the config was read again");
     }

@@ -184,6 +184,7 @@ async fn submit_job(shared: &Shared, job: ResolvedJob) -> Result<Submitted, Refu
         };
         let retry_after = match refusal {
             PoolRefusal::JobsFull { retry_after, .. }
+            | PoolRefusal::TenantFull { retry_after, .. }
             | PoolRefusal::BytesFull {
                 retry_after: Some(retry_after),
                 ..

@@ -5,8 +5,6 @@
 //! - It is decided from what the kernel says of the peer (`SO_PEERCRED`), once per connection, before anything is
 //!   read from it. A peer of whom nothing is known may do nothing.
 
-use std::sync::Arc;
-
 use interprocess::local_socket::tokio::Stream;
 use interprocess::local_socket::traits::StreamCommon as _;
 use nix::unistd::{Gid, Uid, User, getgrouplist};
@@ -45,11 +43,6 @@ impl Credentials {
             uid: creds.euid()?,
             gid: creds.egid()?,
         })
-    }
-
-    /// The tenant whose jobs are this user's.
-    pub fn tenant(self) -> Arc<str> {
-        format!("uid:{}", self.uid).into()
     }
 }
 

@@ -155,6 +155,11 @@ impl From<PoolRefusal> for Refusal {
             ))
             .limit("queue_jobs", limit)
             .retry_after(ms(retry_after)),
+            PoolRefusal::TenantFull { limit, retry_after } => full(format!(
+                "{limit} jobs of this tenant are there already, as many as its queue_jobs allows; try again later"
+            ))
+            .limit("tenant.queue_jobs", limit)
+            .retry_after(ms(retry_after)),
             PoolRefusal::BytesFull {
                 limit,
                 retry_after: Some(retry_after),

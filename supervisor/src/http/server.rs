@@ -98,6 +98,7 @@ impl Server {
                 let connection = Connection {
                     place: Arc::new(place),
                     credentials,
+                    tenant: bounds.tenant_of(credentials.uid),
                     access: self.access,
                     routes: self.routes.clone(),
                     ending: self.shared.ending.clone(),
@@ -118,6 +119,8 @@ fn turn_away(mut stream: Stream) {
 struct Connection {
     place: Arc<Place>,
     credentials: Credentials,
+    /// Whose jobs theirs are.
+    tenant: Arc<str>,
     access: Access,
     routes: Routes,
     ending: Ending,
@@ -134,7 +137,7 @@ impl Connection {
         };
         let peer = Peer {
             caller: Caller {
-                tenant: self.credentials.tenant(),
+                tenant: Arc::clone(&self.tenant),
                 role,
             },
         };

@@ -3,19 +3,22 @@
 use std::time::Duration;
 
 use wpool_pool::event::{DrainScope, Event, NewJob, OnWorkerLost};
-use wpool_pool::settings::Settings;
+use wpool_pool::settings::{Settings, TenantRule, TenantRules};
 use wpool_protocol::id::JobId;
 use wpool_protocol::job::Priority;
 
 use crate::sim::chance::Chance;
 use crate::sim::knobs::Knobs;
 
+/// All the tenants that there are.
+const TENANTS: [&str; 4] = ["ann", "bob", "cyd", "dan"];
+
 /// A job as some client would submit it.
 pub(crate) fn job(id: JobId, knobs: &Knobs, chance: &mut Chance) -> NewJob {
     let [high, normal, low] = Priority::ALL;
     NewJob {
         id,
-        tenant: ["ann", "bob"][usize::from(chance.permille(500))].to_owned(),
+        tenant: TENANTS[usize::try_from(chance.up_to(knobs.tenants - 1)).unwrap_or(0)].to_owned(),
         priority: match chance.up_to(9) {
             0..=4 => high,
             5..=7 => normal,
@@ -47,7 +50,7 @@ pub(crate) fn job(id: JobId, knobs: &Knobs, chance: &mut Chance) -> NewJob {
 
 /// Something an operator would ask for.
 pub(crate) fn request(knobs: &Knobs, chance: &mut Chance) -> Event {
-    match chance.up_to(6) {
+    match chance.up_to(7) {
         0 => Event::PauseRequested,
         1 => Event::DrainRequested(DrainScope::Running),
         2 => Event::DrainRequested(DrainScope::Queued),
@@ -61,6 +64,26 @@ pub(crate) fn request(knobs: &Knobs, chance: &mut Chance) -> Event {
             overrun_slack: chance.within_ms(300),
             ..knobs.settings()
         }),
+        4 => Event::TenantRulesChanged(rules(knobs, chance)),
         _ => Event::ResumeRequested,
+    }
+}
+
+/// What tenants may take, as some operator would decide.
+pub(crate) fn rules(knobs: &Knobs, chance: &mut Chance) -> TenantRules {
+    let mut rule = || TenantRule {
+        weight: u32::try_from(chance.between(1, 9)).unwrap_or(1),
+        running_max: chance
+            .permille(knobs.tenants_held)
+            .then(|| u32::try_from(chance.between(1, 3)).unwrap_or(1)),
+        queue_jobs: chance
+            .permille(knobs.tenants_bounded)
+            .then(|| chance.between(0, 20)),
+    };
+    let default = rule();
+    let named = TENANTS.iter().skip(1).map(|name| ((*name).into(), rule()));
+    TenantRules {
+        named: named.collect(),
+        default,
     }
 }

@@ -18,6 +18,12 @@ pub struct Knobs {
     pub(crate) queue_bytes: u64,
     pub(crate) share_period: u32,
     pub(crate) restart_burst: u32,
+    /// Whose jobs there are: 1 to 4.
+    pub(crate) tenants: u64,
+    /// Tenants that may run only a few jobs at one time.
+    pub(crate) tenants_held: u64,
+    /// Tenants that may have only a few jobs.
+    pub(crate) tenants_bounded: u64,
     /// A client submits about so often.
     pub(crate) submit_ms: u64,
     /// So many jobs at once, at most.
@@ -98,8 +104,11 @@ impl Knobs {
             expiring: fault(500),
             cancelled: fault(500),
             unrepeatable: fault(300),
+            tenants_held: fault(700),
+            tenants_bounded: fault(700),
             early_shutdown: fault(500),
             slots: u16::try_from(chance.between(1, 5)).unwrap_or(1),
+            tenants: chance.between(1, 4),
             queue_jobs: chance.between(1, 40),
             queue_bytes: chance.between(50, 3_000),
             share_period: u32::try_from(chance.between(1, 12)).unwrap_or(10),

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use wpool_pool::action::{Action, Conclusion, Record, RecordId};
 use wpool_pool::event::{DrainScope, Event, NewJob};
 use wpool_pool::pool::Pool;
-use wpool_pool::settings::Settings;
+use wpool_pool::settings::{Settings, TenantRules};
 use wpool_pool::time::Instant;
 use wpool_protocol::id::{AttemptRef, JobId, SlotId, WorkerRef};
 
@@ -53,6 +53,9 @@ pub(crate) struct Oracle {
     stopped_at: Option<Instant>,
     /// Jobs and bytes that were there when limits were last changed.
     tolerated: (u64, u64),
+    rules: TenantRules,
+    /// Jobs of each tenant that were there when rules were last changed.
+    tolerated_of_tenants: BTreeMap<String, u64>,
     starts: starts::Starts,
     pub(crate) summary: Summary,
 }
@@ -101,6 +104,8 @@ impl Oracle {
             kill_at: None,
             stopped_at: None,
             tolerated: (0, 0),
+            rules: TenantRules::default(),
+            tolerated_of_tenants: BTreeMap::new(),
             starts: starts::Starts::default(),
             summary: Summary::default(),
         }
@@ -141,8 +146,13 @@ impl Oracle {
                 self.starts = starts::Starts::default();
                 self.settings = Settings {
                     slots: self.settings.slots,
-                    ..settings.clone()
+                    ..*settings
                 };
+            }
+            Event::TenantRulesChanged(rules) => {
+                self.tolerated_of_tenants = self.reserved_by_tenants();
+                self.starts = starts::Starts::default();
+                self.rules = rules.clone();
             }
             Event::TimeReached => {}
         }
@@ -241,6 +251,15 @@ impl Oracle {
                     (count + 1, bytes + job.new.bytes)
                 }
             })
+    }
+
+    /// The same count, tenant by tenant.
+    fn reserved_by_tenants(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for job in self.jobs.values().filter(|job| job.place != Place::New) {
+            *counts.entry(job.new.tenant.clone()).or_default() += 1;
+        }
+        counts
     }
 
     pub(crate) fn all_ended(&self) -> bool {

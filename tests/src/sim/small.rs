@@ -275,7 +275,10 @@ impl Moment {
             Event::ResumeRequested => self.asked.push(Request::Resume),
             Event::DrainRequested(_) => self.asked.push(Request::Drain),
             Event::ShutdownRequested { .. } => self.asked.push(Request::Shutdown),
-            Event::WorkerViolated(_) | Event::SettingsChanged(_) | Event::TimeReached => {}
+            Event::WorkerViolated(_)
+            | Event::SettingsChanged(_)
+            | Event::TenantRulesChanged(_)
+            | Event::TimeReached => {}
         }
     }
 

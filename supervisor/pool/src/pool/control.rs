@@ -11,17 +11,27 @@ use crate::alarms::Alarm;
 use crate::course::{Course, Request};
 use crate::job::Stage;
 use crate::pool::Pool;
-use crate::settings::Settings;
+use crate::settings::{Settings, TenantRules};
 use crate::slot::Phase;
 
 impl Pool {
     /// The new numbers hold from the next time they are looked at; moments that were set with the old ones stay.
-    pub(super) fn change_settings(&mut self, settings: &Settings) {
+    pub(super) fn change_settings(&mut self, settings: Settings) {
         self.admission.tolerate_present();
         self.settings = Settings {
             slots: self.settings.slots,
-            ..settings.clone()
+            ..settings
         };
+    }
+
+    /// The new rules hold at once: whoever runs more jobs than they may now starts none before it is fewer.
+    pub(super) fn change_tenant_rules(&mut self, rules: TenantRules) {
+        self.tenants.set_rules(rules);
+        self.queue.reweigh(&self.tenants);
+        let known: Vec<_> = self.tenants.iter().map(|(id, _)| id).collect();
+        for id in known {
+            self.hold_if_at_limit(id);
+        }
     }
 
     /// The first event: every slot gets its worker.

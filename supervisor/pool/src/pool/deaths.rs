@@ -128,7 +128,7 @@ impl Pool {
         let parked = match counted {
             Counted::No => None,
             Counted::Yes => {
-                let (now, settings) = (self.now, self.settings.clone());
+                let (now, settings) = (self.now, self.settings);
                 let mut random = self.random.clone();
                 let wait = self.change(id, |slot| slot.breaker.death(now, &settings, &mut random));
                 self.random = random;

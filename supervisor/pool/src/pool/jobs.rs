@@ -9,6 +9,7 @@ use crate::job::{Acceptance, Job, Stage};
 use crate::pool::Pool;
 use crate::run::Run;
 use crate::slot::Phase;
+use crate::tenants::TenantId;
 use crate::time::Instant;
 
 impl Pool {
@@ -18,10 +19,13 @@ impl Pool {
             !self.jobs.contains_key(&id),
             "a job id is given once, and {id} is there already"
         );
-        if let Err(refusal) = self.admit(&new) {
-            actions.push(Action::Refuse(id, refusal));
-            return;
-        }
+        let tenant = match self.admit(&new) {
+            Ok(tenant) => tenant,
+            Err(refusal) => {
+                actions.push(Action::Refuse(id, refusal));
+                return;
+            }
+        };
         let stage = if new.delay.is_zero() {
             Stage::Ready
         } else {
@@ -34,7 +38,7 @@ impl Pool {
         let arrival = self.arrivals;
         self.arrivals += 1;
         self.jobs
-            .insert(id, Job::new(new, arrival, stage, expire_at));
+            .insert(id, Job::new(&new, tenant, arrival, stage, expire_at));
         self.index_job(id);
         if let Some(at) = expire_at {
             self.alarms.set(at, Alarm::Expire(id));
@@ -42,9 +46,25 @@ impl Pool {
         self.record(Record::Accepted(id), actions);
     }
 
-    fn admit(&mut self, new: &NewJob) -> Result<(), Refusal> {
+    /// Reserves room for a job; its tenant is known from then on.
+    fn admit(&mut self, new: &NewJob) -> Result<TenantId, Refusal> {
         self.course.admits()?;
-        self.admission.reserve(self.now, new.bytes, &self.settings)
+        let there = self.tenants.find(&new.tenant);
+        let there = there.map_or(0, |tenant| tenant.jobs);
+        if let Some(limit) = self.tenants.rule_of(&new.tenant).queue_jobs
+            && there >= limit
+        {
+            let surplus = (there - limit).saturating_add(1);
+            return Err(Refusal::TenantFull {
+                limit,
+                retry_after: self.admission.retry_after(self.now, surplus),
+            });
+        }
+        self.admission
+            .reserve(self.now, new.bytes, &self.settings)?;
+        let id = self.tenants.meet(&new.tenant);
+        self.tenants.get_mut(id).jobs += 1;
+        Ok(id)
     }
 
     pub(super) fn cancel(&mut self, id: JobId, actions: &mut Actions) {
@@ -61,7 +81,7 @@ impl Pool {
 
     /// Asks for the end of the run in a slot; if its worker is about to end, the job only takes note.
     fn stop_run(&mut self, id: SlotId, actions: &mut Actions) {
-        let (now, settings) = (self.now, self.settings.clone());
+        let (now, settings) = (self.now, self.settings);
         let order = self.change(id, |slot| {
             let worker = slot.worker;
             let lives = !matches!(slot.phase, Phase::Ending(_));
@@ -77,7 +97,7 @@ impl Pool {
         self.move_job(id, Stage::OnSlot(slot_id));
         self.forget_expiry(id);
         let attempt = self.job_mut(id).begin_attempt();
-        let (now, settings) = (self.now, self.settings.clone());
+        let (now, settings) = (self.now, self.settings);
         let (worker, ping) = self.change(slot_id, |slot| {
             slot.pings += 1;
             (slot.worker, slot.pings)
@@ -130,6 +150,8 @@ impl Pool {
                 Record::Concluded(id, conclusion) => {
                     if let Some(job) = self.jobs.remove(&id) {
                         self.admission.release(self.now, job.bytes);
+                        self.tenants.release(job.tenant);
+                        self.forget_tenant(job.tenant);
                         actions.push(Action::Conclude(id, conclusion));
                     }
                 }

@@ -51,7 +51,7 @@ impl Pool {
     }
 
     fn answer(&mut self, id: SlotId, number: u64) {
-        let (now, settings) = (self.now, self.settings.clone());
+        let (now, settings) = (self.now, self.settings);
         let answered = self.change(id, |slot| {
             slot.phase
                 .run_mut()
@@ -64,7 +64,7 @@ impl Pool {
 
     /// Asks a busy worker whether it is there.
     pub(super) fn ping(&mut self, id: SlotId, actions: &mut Actions) {
-        let (now, settings) = (self.now, self.settings.clone());
+        let (now, settings) = (self.now, self.settings);
         let number = self.change(id, |slot| {
             slot.pings += 1;
             if let Some(run) = slot.phase.run_mut() {

@@ -148,9 +148,10 @@ fn a_snapshot_of_another_version_or_with_a_broken_invariant_is_refused() {
     let json = serde_json::to_value(pool.snapshot()).unwrap();
 
     let mut newer = json.clone();
-    newer["version"] = 2.into();
+    newer["version"] = (Snapshot::VERSION + 1).into();
     let restored = Pool::restore(serde_json::from_value(newer).unwrap());
-    assert_eq!(restored, Err(RestoreError::Version { found: 2 }));
+    let found = Snapshot::VERSION + 1;
+    assert_eq!(restored, Err(RestoreError::Version { found }));
 
     let mut broken = json.clone();
     broken["jobs"][0]["lost"] = 7.into();
@@ -159,6 +160,11 @@ fn a_snapshot_of_another_version_or_with_a_broken_invariant_is_refused() {
         matches!(restored, Err(RestoreError::Unsound(ref broken)) if broken.invariant == "I3"),
         "{restored:?}"
     );
+
+    let mut unknown = json.clone();
+    unknown["standing"][1][1]["passes"][0][0] = 9.into();
+    let restored = Pool::restore(serde_json::from_value(unknown).unwrap());
+    assert_eq!(restored, Err(RestoreError::Torn { what: "tenants" }));
 
     let mut torn = json;
     torn["slots"][0]["worker"]["slot"] = 1.into();

@@ -5,6 +5,7 @@ use wpool_pool::event::{NewJob, OnWorkerLost};
 use wpool_pool::time::Instant;
 use wpool_protocol::id::{AttemptRef, JobId, WorkerRef};
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::sim::oracle::seats::Over;
@@ -52,6 +53,13 @@ impl Oracle {
                     count <= self.settings.queue_jobs && bytes <= self.settings.queue_bytes,
                     "I4: {count} jobs of {bytes} bytes are admitted"
                 );
+                let tenant = self.file(job)?.new.tenant.clone();
+                let of_tenant = self.reserved_by_tenants()[&tenant];
+                let limit = self.rules.of(&tenant).queue_jobs;
+                require!(
+                    limit.is_none_or(|limit| of_tenant <= limit),
+                    "I4: {of_tenant} jobs of tenant {tenant} are admitted"
+                );
                 require!(
                     self.drain.is_none() && self.kill_at.is_none(),
                     "a job is accepted while the pool drains or stops"
@@ -76,6 +84,10 @@ impl Oracle {
 
     pub(super) fn judge_refusal(&mut self, id: JobId, refusal: Refusal) -> Verdict {
         let (count, bytes) = self.reserved();
+        let of_tenants = self.reserved_by_tenants();
+        let tenant = self.file(id)?.new.tenant.clone();
+        let rule = self.rules.of(&tenant);
+        let of_tenant = of_tenants.get(&tenant).copied().unwrap_or(0);
         let file = self.file(id)?;
         require!(
             file.place == Place::New,
@@ -94,6 +106,9 @@ impl Oracle {
                     && retry_after.is_none() == never_fits
                     && retry_after.is_none_or(bounded)
             }
+            Refusal::TenantFull { limit, retry_after } => {
+                of_tenant >= limit && rule.queue_jobs == Some(limit) && bounded(retry_after)
+            }
             Refusal::Draining => self.drain.is_some() && self.kill_at.is_none(),
             Refusal::Stopping => self.kill_at.is_some(),
         };
@@ -110,7 +125,7 @@ impl Oracle {
         lost: Lost,
         not_before: Instant,
     ) -> Verdict {
-        let (now, settings) = (self.now, self.settings.clone());
+        let (now, settings) = (self.now, self.settings);
         let stops = self.kill_at.is_some();
         let file = self.file(attempt.job)?;
         let over = Over::Lost {
@@ -221,7 +236,12 @@ impl Oracle {
             "I6: the outcome of {id} is not the recorded one"
         );
         let (reserved, file) = (self.reserved(), self.jobs.remove(&id));
-        let bytes = file.map_or(0, |file| file.new.bytes);
+        let bytes = file.as_ref().map_or(0, |file| file.new.bytes);
+        let tenant = file.map_or_else(String::new, |file| file.new.tenant);
+        let left = self.reserved_by_tenants().get(&tenant).copied();
+        if let Some(tolerated) = self.tolerated_of_tenants.get_mut(&tenant) {
+            *tolerated = (*tolerated).min(left.unwrap_or(0));
+        }
         self.tolerated.0 = self.tolerated.0.min(reserved.0 - 1);
         self.tolerated.1 = self.tolerated.1.min(reserved.1 - bytes);
         let counter = match conclusion {
@@ -284,6 +304,19 @@ impl Oracle {
                 && bytes <= self.settings.queue_bytes.max(self.tolerated.1),
             "I4: {count} jobs of {bytes} bytes are there"
         );
+        self.check_tenants(&self.tolerated_of_tenants)
+    }
+
+    /// No tenant has more jobs than it may, or than are tolerated.
+    fn check_tenants(&self, tolerated: &BTreeMap<String, u64>) -> Verdict {
+        for (tenant, count) in self.reserved_by_tenants() {
+            let limit = self.rules.of(&tenant).queue_jobs.unwrap_or(u64::MAX);
+            let tolerated = tolerated.get(&tenant).copied().unwrap_or(0);
+            require!(
+                count <= limit.max(tolerated),
+                "I4: tenant {tenant} has {count} jobs and may have {limit}"
+            );
+        }
         Ok(())
     }
 }

@@ -117,7 +117,7 @@ fn by(now: Instant, wait: std::time::Duration) -> Instant {
 
 impl Oracle {
     pub(super) fn hear_worker(&mut self, worker: WorkerRef, event: &Event) {
-        let (now, settings) = (self.now, self.settings.clone());
+        let (now, settings) = (self.now, self.settings);
         let Some(seat) = self.seats.get_mut(&worker.slot) else {
             return;
         };
@@ -224,7 +224,7 @@ impl Oracle {
     }
 
     pub(super) fn judge_spawn(&mut self, worker: WorkerRef, reality: &impl Reality) -> Verdict {
-        let (now, settings) = (self.now, self.settings.clone());
+        let (now, settings) = (self.now, self.settings);
         let ready_by = by(now, settings.ready_within);
         require!(
             self.kill_at.is_none() || self.summary.events == 1,

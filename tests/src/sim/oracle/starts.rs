@@ -10,11 +10,17 @@ use crate::sim::oracle::seats::Seated;
 use crate::sim::oracle::{JobFile, Oracle, Place, Verdict};
 use crate::sim::process::Reality;
 
-/// The head of each class that waits, and how many starts went to others since it became the head.
+/// What was started, as far as the next starts depend on it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Starts {
-    heads: BTreeMap<Priority, (JobId, u32)>,
+    /// Starts that went to others since a class has waited, or since its own last start.
+    passed: BTreeMap<Priority, u32>,
+    /// Of each class and each two tenants that both could start jobs there since: what they started.
+    shares: BTreeMap<(Priority, String, String), (u64, u64)>,
 }
+
+/// What a start costs a tenant of weight 1: a number that all weights divide.
+const UNIT: u64 = 720_720;
 
 impl Oracle {
     pub(super) fn judge_assign(
@@ -58,53 +64,75 @@ impl Oracle {
             file.runs <= file.new.attempts_max,
             "I3: {attempt} is one run too many"
         );
-        self.judge_order(attempt.job)?;
-        self.file(attempt.job)?.place = Place::Running(worker);
+        self.judge_order(worker, attempt.job)?;
+        let tenant = self.file(attempt.job)?.new.tenant.clone();
+        let runs =
+            |file: &&JobFile| matches!(file.place, Place::Running(_)) && file.new.tenant == tenant;
+        let running = self.jobs.values().filter(runs).count();
+        require!(
+            self.rules
+                .of(&tenant)
+                .running_max
+                .is_none_or(|max| running <= max as usize),
+            "{attempt} makes {running} jobs of {tenant} run at one time"
+        );
         self.seat_job(worker, attempt)?;
         self.summary.runs += 1;
         Ok(())
     }
 
-    /// The job is the head of its class, and no other class has been passed over for too long.
-    fn judge_order(&mut self, id: JobId) -> Verdict {
+    /// The job is the first of its tenant, no class has been passed over for too long, and no tenant is ahead of another.
+    fn judge_order(&mut self, worker: WorkerRef, id: JobId) -> Verdict {
+        let new = self.file(id)?.new.clone();
+        let key = (new.priority, new.tenant.clone());
         let heads = self.heads();
-        let priority = self.file(id)?.new.priority;
         require!(
-            heads.get(&priority) == Some(&id),
-            "{id} is started before {:?}, the head of its class",
-            heads.get(&priority)
+            heads.get(&key) == Some(&id),
+            "{id} is started before {:?}, the first of its tenant and class that may",
+            heads.get(&key)
         );
+        self.file(id)?.place = Place::Running(worker);
+        let waiting = self.heads();
         let bound = self.settings.share_period.max(3);
-        let mut counted = BTreeMap::new();
-        for (class, head) in heads {
-            let passed = match self.starts.heads.get(&class) {
-                Some(&(old, passed)) if old == head => passed,
-                Some(_) | None => 0,
-            };
-            if class == priority {
+        for class in Priority::ALL {
+            let waits = waiting.keys().any(|(of, _)| *of == class);
+            if class == new.priority || !waits {
+                self.starts.passed.remove(&class);
                 continue;
             }
+            let passed = self.starts.passed.entry(class).or_default();
+            *passed += 1;
             require!(
-                passed + 1 < bound || class == Priority::High,
-                "{head}, head of class {class}, was passed over by {bound} starts"
+                *passed < bound || class == Priority::High,
+                "class {class} waits and was passed over by {bound} starts"
             );
-            counted.insert(class, (head, passed + 1));
         }
-        self.starts.heads = counted;
+        let (rules, class) = (&self.rules, new.priority);
+        let cost = |tenant: &str| UNIT / u64::from(rules.of(tenant).weight);
+        for ((of, a, b), (started_a, started_b)) in &mut self.starts.shares {
+            if *of != class {
+                continue;
+            }
+            *started_a += if *a == new.tenant { cost(a) } else { 0 };
+            *started_b += if *b == new.tenant { cost(b) } else { 0 };
+            require!(
+                started_a.abs_diff(*started_b) <= cost(a) + cost(b),
+                "tenants {a} and {b} have started {started_a} and {started_b} parts of class {class}"
+            );
+        }
+        self.take_stock();
         Ok(())
     }
 
     /// What may start goes first where nothing holds it back (I7).
     pub(super) fn settle_starts(&mut self) -> Verdict {
-        let heads = self.heads();
-        let still_head =
-            |class: &Priority, head: &mut (JobId, u32)| heads.get(class) == Some(&head.0);
-        self.starts.heads.retain(still_head);
+        self.take_stock();
         let free = self
             .seats
             .values()
             .find(|seat| matches!(seat.state, Seated::Free));
         if let Some(seat) = free.filter(|_| self.may_start()) {
+            let heads = self.heads();
             require!(
                 heads.is_empty(),
                 "I7: {} idles beside {heads:?}",
@@ -114,19 +142,48 @@ impl Oracle {
         Ok(())
     }
 
-    /// The first of each class that could start now.
-    fn heads(&self) -> BTreeMap<Priority, JobId> {
-        let ready = |job: &&JobFile| job.place == Place::Waiting && job.not_before <= self.now;
-        let mut first: BTreeMap<Priority, &JobFile> = BTreeMap::new();
+    /// Which classes wait, and which tenants could start jobs beside each other.
+    fn take_stock(&mut self) {
+        let heads = self.heads();
+        let could = |class: Priority, tenant: &str| heads.contains_key(&(class, tenant.to_owned()));
+        let waits = |class: Priority| heads.keys().any(|(of, _)| *of == class);
+        self.starts.passed.retain(|class, _| waits(*class));
+        self.starts
+            .shares
+            .retain(|(class, a, b), _| could(*class, a) && could(*class, b));
+        for (class, a) in heads.keys() {
+            for (_, b) in heads.keys().filter(|(of, b)| of == class && a < b) {
+                let pair = (*class, a.clone(), b.clone());
+                self.starts.shares.entry(pair).or_default();
+            }
+        }
+    }
+
+    /// Of each class and tenant the first job that could start now.
+    fn heads(&self) -> BTreeMap<(Priority, String), JobId> {
+        let mut running: BTreeMap<&str, u32> = BTreeMap::new();
+        for job in self.jobs.values() {
+            let runs = matches!(job.place, Place::Running(_));
+            *running.entry(&job.new.tenant).or_default() += u32::from(runs);
+        }
+        let may = |tenant: &str| {
+            let max = self.rules.of(tenant).running_max;
+            max.is_none_or(|max| running[tenant] < max)
+        };
+        let ready = |job: &&JobFile| {
+            job.place == Place::Waiting && job.not_before <= self.now && may(&job.new.tenant)
+        };
+        let mut first: BTreeMap<(Priority, String), &JobFile> = BTreeMap::new();
         for job in self.jobs.values().filter(ready) {
-            let head = first.entry(job.new.priority).or_insert(job);
+            let key = (job.new.priority, job.new.tenant.clone());
+            let head = first.entry(key).or_insert(job);
             if (-i64::from(job.new.rank), job.arrival) < (-i64::from(head.new.rank), head.arrival) {
                 *head = job;
             }
         }
         first
             .into_iter()
-            .map(|(priority, job)| (priority, job.new.id))
+            .map(|(key, job)| (key, job.new.id))
             .collect()
     }
 

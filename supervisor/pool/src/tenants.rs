@@ -1,0 +1,193 @@
+//! Whose jobs there are, what each tenant may take, and how much of it is taken.
+//!
+//! A tenant is known by name from its first job to its last; the pool's own books carry a number instead, so that a million
+//! jobs do not carry a million names.
+//!
+//! # Invariants
+//!
+//! - A tenant is here exactly as long as a job of it has not ended, or the queue remembers that it is ahead of its share.
+//! - What a tenant has is never above its limits, but for what was there when they were lowered (I4).
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::settings::{TenantRule, TenantRules};
+
+/// A tenant, within one pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct TenantId(u32);
+
+/// The tenants that have jobs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tenants {
+    rules: TenantRules,
+    by_name: BTreeMap<Box<str>, TenantId>,
+    known: BTreeMap<TenantId, Tenant>,
+    next: u32,
+}
+
+/// A tenant that has jobs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tenant {
+    pub(crate) name: Box<str>,
+    pub(crate) rule: TenantRule,
+    /// Jobs that have not ended.
+    pub(crate) jobs: u64,
+    /// Of these, those on a slot.
+    pub(crate) running: u32,
+    /// Jobs that were there when `rule.queue_jobs` was lowered beneath them.
+    tolerated: u64,
+}
+
+impl Tenant {
+    /// Whether it may not start another job now.
+    pub(crate) fn is_held(&self) -> bool {
+        self.rule.running_max.is_some_and(|max| self.running >= max)
+    }
+
+    /// Whether what it has fits its limits, or what was there when they were lowered.
+    pub(crate) fn fits(&self) -> bool {
+        let limit = self.rule.queue_jobs.unwrap_or(u64::MAX);
+        self.jobs <= limit.max(self.tolerated)
+    }
+}
+
+impl Tenants {
+    /// The tenant of this name, known from now on.
+    pub(crate) fn meet(&mut self, name: &str) -> TenantId {
+        if let Some(&id) = self.by_name.get(name) {
+            return id;
+        }
+        // Numbers of tenants that are gone are free again: no two that are here share one.
+        let id = loop {
+            let id = TenantId(self.next);
+            self.next = self.next.wrapping_add(1);
+            if !self.known.contains_key(&id) {
+                break id;
+            }
+        };
+        let tenant = Tenant {
+            name: name.into(),
+            rule: self.rules.of(name),
+            jobs: 0,
+            running: 0,
+            tolerated: 0,
+        };
+        self.by_name.insert(name.into(), id);
+        self.known.insert(id, tenant);
+        id
+    }
+
+    /// The tenant of this name, if it is known.
+    pub(crate) fn find(&self, name: &str) -> Option<&Tenant> {
+        self.known.get(self.by_name.get(name)?)
+    }
+
+    pub(crate) fn rule_of(&self, name: &str) -> TenantRule {
+        self.rules.of(name)
+    }
+
+    pub(crate) fn find_by_id(&self, id: TenantId) -> Option<&Tenant> {
+        self.known.get(&id)
+    }
+
+    pub(crate) fn get(&self, id: TenantId) -> &Tenant {
+        self.known
+            .get(&id)
+            .expect("a tenant is known as long as something names it")
+    }
+
+    pub(crate) fn get_mut(&mut self, id: TenantId) -> &mut Tenant {
+        self.known
+            .get_mut(&id)
+            .expect("a tenant is known as long as something names it")
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (TenantId, &Tenant)> {
+        self.known.iter().map(|(&id, tenant)| (id, tenant))
+    }
+
+    /// Other rules hold from now on; what is there stays.
+    pub(crate) fn set_rules(&mut self, rules: TenantRules) {
+        for tenant in self.known.values_mut() {
+            tenant.rule = rules.of(&tenant.name);
+            tenant.tolerated = tenant.jobs;
+        }
+        self.rules = rules;
+    }
+
+    /// A job of it has ended.
+    pub(crate) fn release(&mut self, id: TenantId) {
+        let tenant = self.get_mut(id);
+        tenant.jobs = tenant.jobs.saturating_sub(1);
+        tenant.tolerated = tenant.tolerated.min(tenant.jobs);
+    }
+
+    /// Forgets a tenant of whom nothing is left.
+    pub(crate) fn forget(&mut self, id: TenantId) {
+        if let Some(tenant) = self.known.remove(&id) {
+            self.by_name.remove(&tenant.name);
+        }
+    }
+
+    /// Whether both books name the same tenants.
+    pub(crate) fn agree(&self) -> bool {
+        self.by_name.len() == self.known.len()
+            && self
+                .by_name
+                .iter()
+                .all(|(name, id)| self.known.get(id).is_some_and(|it| it.name == *name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_is_one_as_long_as_it_is_known() {
+        let mut tenants = Tenants::default();
+        let ann = tenants.meet("ann");
+        assert_eq!(tenants.meet("ann"), ann);
+        let bob = tenants.meet("bob");
+        assert_ne!(ann, bob);
+        tenants.forget(ann);
+        assert!(tenants.agree());
+        assert_ne!(tenants.meet("cyd"), bob);
+    }
+
+    #[test]
+    fn a_number_that_comes_round_is_not_given_twice() {
+        let mut tenants = Tenants {
+            next: u32::MAX,
+            ..Tenants::default()
+        };
+        let last = tenants.meet("ann");
+        let first = tenants.meet("bob");
+        tenants.next = u32::MAX;
+        let third = tenants.meet("cyd");
+        assert!(last != first && third != last && third != first);
+    }
+
+    #[test]
+    fn a_lowered_limit_takes_nobodys_place() {
+        let mut tenants = Tenants::default();
+        let ann = tenants.meet("ann");
+        tenants.get_mut(ann).jobs = 4;
+        let rule = TenantRule {
+            queue_jobs: Some(2),
+            ..TenantRule::default()
+        };
+        tenants.set_rules(TenantRules {
+            default: rule,
+            ..TenantRules::default()
+        });
+        assert!(tenants.get(ann).fits());
+        tenants.release(ann);
+        assert!(tenants.get(ann).fits());
+        tenants.get_mut(ann).jobs += 1;
+        assert!(!tenants.get(ann).fits());
+    }
+}
