@@ -108,6 +108,12 @@ pub struct Setup {
     pub cores: Vec<u16>,
 }
 
+/// An absolute path without its empty components and its dots; empty for the root.
+fn plain(path: &str) -> String {
+    let components = path.split('/').filter(|part| !matches!(*part, "" | "."));
+    components.flat_map(|part| ["/", part]).collect()
+}
+
 /// What to do about a missing security layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -141,7 +147,7 @@ impl MountSetup {
     /// then keeps from a job that has the id of the user who runs wpool.
     pub fn unfit_to_show(source: &str) -> Option<&'static str> {
         const KERNEL: [&str; 3] = ["/proc", "/sys", "/dev"];
-        let path = source.trim_end_matches('/');
+        let path = &*plain(source);
         let inside = |place: &&str| {
             let rest = path.strip_prefix(*place);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -162,7 +168,7 @@ impl MountSetup {
         ];
         /// These hold things of the sandbox's own, and room beside them.
         const SHARED: [&str; 4] = ["/etc", "/run", "/var", "/var/tmp"];
-        let path = destination.trim_end_matches('/');
+        let path = &*plain(destination);
         let inside = |place: &&&str| {
             let rest = path.strip_prefix(**place);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

@@ -13,29 +13,23 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{CWD, Gid, MemfdFlags, SealFlags, Uid, fcntl_add_seals, memfd_create};
-use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::fs::{Gid, MemfdFlags, SealFlags, Uid, fcntl_add_seals, memfd_create};
 use wpool_protocol::id::{SlotId, WorkerRef};
 use wpool_protocol::outcome::Identity;
 use wpool_protocol::wire::{
     IsolationPolicy, MountSetup, MountSource, ProfileSetup, Setup, StoreLayout,
 };
 use wpool_sys::birth::{Birth, FIRST_DESCRIPTOR, FailureReport, IdMap, bear};
+use wpool_sys::mount::detached_copy;
 use wpool_sys::namespaces::Namespaces;
 use wpool_worker::worker::{FIRST_NAMED, JOB_ID};
 
 use crate::cgroup::{CgroupError, Delegated, SlotDirectory};
 use crate::output::OutputStore;
 
-/// The first id of the range that jobs get where the supervisor may map ids: above what systemd gives to
-/// containers and services (524288 to 1879048191), below what is reserved from 2³¹ up.
-pub const FIRST_ID: u32 = 0x7000_0000;
+pub mod ids;
 
-/// Ids of one slot: as many as a user namespace usually has.
-pub const IDS_PER_SLOT: u32 = 1 << 16;
-
-/// The id of an ordinary user, inside.
-const ID_INSIDE: u32 = 1000;
+use ids::RootWithoutIds;
 
 /// What all workers have in common.
 #[derive(Debug)]
@@ -111,6 +105,9 @@ pub enum NurseryError {
     /// The cgroup is delegated, and yet cannot be divided.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// Jobs would be root on the host.
+    #[error(transparent)]
+    Ids(#[from] RootWithoutIds),
 }
 
 /// A birth that failed.
@@ -152,11 +149,7 @@ impl Nursery {
         Ok(Self {
             cgroup,
             binary: open_binary(plan.binary).map_err(NurseryError::Binary)?,
-            identity: if may_map_ids() {
-                Identity::Own
-            } else {
-                Identity::Shared
-            },
+            identity: ids::identity()?,
             plan,
         })
     }
@@ -213,7 +206,7 @@ impl Nursery {
             environment: &[],
             descriptors: &descriptors,
             namespaces: Namespaces::WORKER,
-            ids: self.ids(worker.slot),
+            ids: ids::of_slot(self.identity, worker.slot),
             cgroup: cgroup.as_ref().map(SlotDirectory::directory),
             at_gate: &|pid| match &cgroup {
                 Some(directory) => directory.settle(pid).map_err(io::Error::other),
@@ -247,7 +240,7 @@ impl Nursery {
             return Ok(None);
         };
         let directory = delegated.make_slot(u32::from(slot.0))?;
-        if let IdMap::Range { first, .. } = self.ids(slot) {
+        if let IdMap::Range { first, .. } = ids::of_slot(self.identity, slot) {
             directory.give_to(first, first)?;
         }
         Ok(Some(directory))
@@ -255,7 +248,7 @@ impl Nursery {
 
     /// Gives a job its pipes: one belongs to who made it, and a program that opens /dev/stdout opens it anew.
     fn give(&self, stdio: [BorrowedFd<'_>; 3], slot: SlotId) -> io::Result<()> {
-        let IdMap::Range { first, .. } = self.ids(slot) else {
+        let IdMap::Range { first, .. } = ids::of_slot(self.identity, slot) else {
             return Ok(());
         };
         let (uid, gid) = (Uid::from_raw(first + JOB_ID), Gid::from_raw(first + JOB_ID));
@@ -263,17 +256,6 @@ impl Nursery {
             rustix::fs::fchown(end, Some(uid), Some(gid))?;
         }
         Ok(())
-    }
-
-    /// The ids of a slot.
-    fn ids(&self, slot: SlotId) -> IdMap {
-        match self.identity {
-            Identity::Own => IdMap::Range {
-                first: FIRST_ID + u32::from(slot.0 % MAPPED_SLOTS) * IDS_PER_SLOT,
-                count: IDS_PER_SLOT,
-            },
-            Identity::Shared => IdMap::Single { inside: ID_INSIDE },
-        }
     }
 
     /// All cores, the slot's own first.
@@ -322,30 +304,8 @@ impl Nursery {
     }
 }
 
-/// Slots whose ranges fit between [`FIRST_ID`] and 2³¹.
-const MAPPED_SLOTS: u16 = 4_096;
-
-const _: () = assert!(FIRST_ID + MAPPED_SLOTS as u32 * IDS_PER_SLOT <= 1 << 31);
-
 fn text(text: String) -> CString {
     CString::new(text).unwrap_or_default()
-}
-
-/// Whether this process may map ranges of ids: root, or a service with the two capabilities.
-fn may_map_ids() -> bool {
-    use rustix::thread::CapabilitySet as Set;
-
-    rustix::thread::capabilities(None).is_ok_and(|held| {
-        held.effective
-            .contains(Set::SETUID | Set::SETGID | Set::SYS_ADMIN)
-    })
-}
-
-fn detached_copy(path: &PathBuf) -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE;
-    Ok(open_tree(CWD, path, flags)?)
 }
 
 /// A memory file that neither side can shorten or let grow.

@@ -7,6 +7,7 @@
 //! - A file that does not come whole is [`OutputError::Lost`].
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use base64::Engine as _;
 use wpool_protocol::job::{FILES_BYTES_MAX, FILES_MAX, OUTPUTS_MAX};
@@ -96,11 +97,30 @@ impl Gathered {
 
     /// What came, as clients get it.
     pub fn finish(self) -> BTreeMap<String, OutputFile> {
-        let files = self.files.into_iter();
+        let mut files = BTreeMap::new();
+        for (name, incoming) in self.files {
+            let mut name = readable(&name);
+            // The bytes of one name may be the letters of another.
+            while files.contains_key(&name) {
+                name.push(char::REPLACEMENT_CHARACTER);
+            }
+            files.insert(name, file(incoming));
+        }
         files
-            .map(|(name, incoming)| (String::from_utf8_lossy(&name).into_owned(), file(incoming)))
-            .collect()
     }
+}
+
+/// A name as text: bytes that are none become `\xff`.
+fn readable(name: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in name.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            // Writing to a string cannot fail.
+            write!(text, "\\x{byte:02x}").unwrap_or_default();
+        }
+    }
+    text
 }
 
 fn file(incoming: Result<Incoming, OutputError>) -> OutputFile {
@@ -135,7 +155,17 @@ mod tests {
         let files = gathered.finish();
         assert_eq!(files["a"], OutputFile::Text("abc".into()));
         assert_eq!(files["x"], OutputFile::Error(OutputError::Missing));
-        assert_eq!(files["\u{fffd}"], OutputFile::Error(OutputError::Lost));
+        assert_eq!(files["\\xff"], OutputFile::Error(OutputError::Lost));
+    }
+
+    #[test]
+    fn no_two_files_come_out_under_one_name() {
+        let mut gathered = Gathered::default();
+        let names: [&[u8]; 4] = [b"a\xfe", b"a\xff", b"a\\xfe", b"a\\xff\xef\xbf\xbd"];
+        for name in names {
+            gathered.announce(name.to_vec(), Ok(0)).unwrap();
+        }
+        assert_eq!(gathered.finish().len(), names.len());
     }
 
     #[test]

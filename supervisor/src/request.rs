@@ -158,6 +158,10 @@ pub fn resolve(
         files,
         outputs: request.outputs,
     };
+    let labels = request.labels.iter();
+    let labels = labels.map(|(name, value)| payload::text(name) + payload::text(value));
+    let key_len = key.as_ref().map_or(0, |(key, _)| payload::text(key));
+    let beside = u64::try_from(labels.sum::<usize>() + key_len).unwrap_or(u64::MAX >> 1);
     let on_worker_lost = match request.retry_on.as_deref() {
         Some([]) => OnWorkerLost::Quarantine,
         Some(_) | None => OnWorkerLost::Requeue,
@@ -166,7 +170,7 @@ pub fn resolve(
         tenant,
         priority: request.priority,
         rank: request.rank,
-        bytes: payload.bytes().saturating_add(JOB_OVERHEAD),
+        bytes: payload.bytes().saturating_add(JOB_OVERHEAD + beside),
         delay: request.delay_ms.unwrap_or_default().into(),
         start_within: request.start_within_ms,
         attempts_max: request.attempts_max.unwrap_or(config.attempts_max),

@@ -155,10 +155,13 @@ fn weight(outcome: &Outcome) -> u64 {
     let labels = outcome.labels.iter();
     let tails = outcome.attempts.iter().map(|attempt| {
         let tails = attempt.stdout_tail.iter().chain(&attempt.stderr_tail);
-        tails.map(|tail| tail.0.len()).sum::<usize>() + 256
+        let detail = attempt.detail.as_ref().map_or(0, String::len);
+        tails.map(|tail| tail.0.len()).sum::<usize>() + detail + 256
     });
+    let cause = outcome.cause.as_ref().map_or(0, |cause| cause.text.len());
     let bytes = outcome.stdout.0.len()
         + outcome.stderr.0.len()
+        + cause
         + files.sum::<usize>()
         + labels
             .map(|(name, value)| name.len() + value.len())

@@ -15,8 +15,8 @@ use std::path::Path;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::CWD;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 use wpool_sys::loopback;
 use wpool_sys::mount::set_attributes;
@@ -191,18 +191,6 @@ fn attach(tree: BorrowedFd<'_>, at: &str) -> io::Result<()> {
         at,
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
     )?)
-}
-
-/// Makes a detached copy of the tree at `path`, with what is mounted in it.
-///
-/// # Errors
-///
-/// Those of `open_tree(2)`; it needs `CAP_SYS_ADMIN` over the caller's mount namespace.
-pub fn detached_copy(path: &str) -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE;
-    Ok(open_tree(CWD, path, flags)?)
 }
 
 /// Makes the file system of a job's own files, attached nowhere yet: a tmpfs with the directories of

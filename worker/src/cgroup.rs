@@ -3,8 +3,7 @@
 //! ```text
 //!   slot-N/               its controllers are on for what lies below; root of the worker's cgroup namespace
 //!    ├─ worker/           the worker, by the supervisor's hand
-//!    ├─ job-7/            ─── make, limit ──▶ clone3 with CLONE_INTO_CGROUP ──▶ kill, wait ──▶ read ──▶ remove
-//!    └─ job-8/            made ahead, for the next
+//!    └─ job-7/            ─── make, limit ──▶ clone3 with CLONE_INTO_CGROUP ──▶ kill, wait ──▶ read ──▶ remove
 //! ```
 //!
 //! One cgroup for each job: `memory.peak` cannot be reset before 6.12, and what a job left in a cgroup
@@ -111,6 +110,19 @@ pub struct JobCgroup {
     directory: OwnedFd,
     /// `cgroup.events`: readable, and pollable for a change since it was last read.
     events: OwnedFd,
+    /// Whether it is gone.
+    is_removed: bool,
+}
+
+/// One that nobody has removed goes with what was built around it: nothing ever lived in it, or the worker that
+/// comes next removes it.
+impl Drop for JobCgroup {
+    fn drop(&mut self) {
+        if !self.is_removed {
+            // Whoever could be told is gone.
+            rustix::fs::unlinkat(&self.slot, &self.name, AtFlags::REMOVEDIR).unwrap_or_default();
+        }
+    }
 }
 
 /// Whether a cgroup has living processes.
@@ -136,6 +148,7 @@ impl JobCgroup {
             name,
             directory,
             events,
+            is_removed: false,
         })
     }
 
@@ -242,9 +255,11 @@ impl JobCgroup {
     /// # Errors
     ///
     /// [`CgroupError`], with `EBUSY` inside if something does.
-    pub fn remove(self) -> Result<(), CgroupError> {
+    pub fn remove(mut self) -> Result<(), CgroupError> {
         rustix::fs::unlinkat(&self.slot, &self.name, AtFlags::REMOVEDIR)
-            .map_err(doing("remove the directory", &self.name))
+            .map_err(doing("remove the directory", &self.name))?;
+        self.is_removed = true;
+        Ok(())
     }
 
     fn write(&self, name: &CStr, value: &str) -> Result<(), CgroupError> {

@@ -45,6 +45,8 @@ pub struct Bounds {
     pub bytes: u64,
     /// Components of a name that a pattern finds, at most.
     pub depth: usize,
+    /// Bytes of such a name, at most.
+    pub name: usize,
     /// Directory entries that are looked at for patterns, at most.
     pub entries: usize,
 }
@@ -56,6 +58,7 @@ impl Bounds {
         files: FILES_MAX,
         bytes: FILES_BYTES_MAX,
         depth: BoxPath::DEPTH_MAX,
+        name: BoxPath::LEN_MAX,
         entries: 128 << 10,
     };
 }
@@ -103,8 +106,15 @@ pub fn collect<'a>(root: BorrowedFd<'a>, outputs: &[String], bounds: &Bounds) ->
     while names.len() > bounds.files {
         remarks.extend(names.pop_last().map(|name| (name, OutputError::TooMany)));
     }
-    let findings = walk(root, &patterns, bounds, bounds.files - names.len());
+    let mut findings = walk(root, &patterns, bounds, bounds.files - names.len());
     names.extend(findings.names);
+    // Each of them is an answer, too, and no more answers than files are waited for.
+    if findings.unreadable.len() > bounds.files - names.len() {
+        findings.unreadable.truncate(bounds.files - names.len());
+        for verdict in &mut findings.verdicts {
+            *verdict = Verdict::Cut.max(*verdict);
+        }
+    }
     for (text, verdict) in patterns.texts().iter().zip(findings.verdicts) {
         let error = match verdict {
             Verdict::Found => continue,

@@ -8,6 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use wpool_protocol::outcome::{Identity, IsolationLevel};
 use wpool_protocol::wire::{
@@ -15,6 +16,7 @@ use wpool_protocol::wire::{
 };
 use wpool_sys::clone3::SingleThreaded;
 use wpool_sys::descriptor::take_inherited;
+use wpool_sys::mount::detached_copy;
 
 use crate::apply::{self, Detached};
 use crate::cgroup::SlotCgroup;
@@ -124,7 +126,7 @@ fn profile_mounts(profiles: &[ProfileSetup]) -> Result<Vec<OwnedFd>, Refused> {
         .flat_map(|profile| &profile.mounts)
         .map(|mount| {
             let tree = match &mount.source {
-                MountSource::Path(path) => apply::detached_copy(path),
+                MountSource::Path(path) => detached_copy(Path::new(path)),
                 MountSource::Descriptor(number) => take_inherited(*number),
             };
             tree.map_err(|error| Refused {

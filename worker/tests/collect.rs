@@ -328,6 +328,26 @@ fn a_tree_thousands_deep_is_cut_and_it_is_said() {
 }
 
 #[test]
+fn a_name_that_is_too_long_to_tell_is_cut_and_it_is_said() {
+    let root = tempfile::tempdir().unwrap();
+    let long = "d".repeat(250);
+    let mut deep = root.path().to_owned();
+    for _ in 0..6 {
+        deep.push(&long);
+        fs::create_dir(&deep).unwrap();
+        fs::write(deep.join("f"), "x").unwrap();
+    }
+    let found = collected(root.path(), &["**"]);
+    let (files, remarks) = found.split_at(4);
+    assert!(
+        files
+            .iter()
+            .all(|(name, file)| name.len() <= 1_024 && file.is_ok())
+    );
+    assert_eq!(remarks, [error("**", OutputError::TooMany)]);
+}
+
+#[test]
 fn names_are_bytes() {
     let root = tempfile::tempdir().unwrap();
     let names: [&[u8]; 6] = [

@@ -123,7 +123,7 @@ impl Pool {
 
     fn apply(&mut self, event: Event, actions: &mut Actions) {
         match event {
-            Event::JobSubmitted(job) => self.submit(job, actions),
+            Event::JobSubmitted(job) => self.submit(&job, actions),
             Event::CancelRequested(job) => self.cancel(job, actions),
             Event::RecordSynced(record) => self.sync(record, actions),
             Event::SpawnFailed(worker) => self.hear(worker, Word::SpawnFailed, actions),
@@ -261,8 +261,8 @@ impl Pool {
 
     /// A tenant that runs as many jobs as it may starts no other.
     fn hold_if_at_limit(&mut self, id: TenantId) {
-        let held = self.tenants.get(id).is_held();
-        self.queue.set_held(id, held);
+        let freedom = self.tenants.get(id).freedom();
+        self.queue.set_freedom(id, freedom);
     }
 
     /// Forgets tenants of whom nothing is left.

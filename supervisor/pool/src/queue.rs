@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use wpool_protocol::id::JobId;
 use wpool_protocol::job::Priority;
 
-use crate::tenants::{TenantId, Tenants};
+use crate::tenants::{Freedom, TenantId, Tenants};
 
 mod class;
 
@@ -88,9 +88,9 @@ impl Standing {
 
 impl Queue {
     pub(crate) fn insert(&mut self, spot: Spot, tenants: &Tenants, id: JobId) {
-        let held = tenants.get(spot.tenant).is_held();
+        let freedom = tenants.get(spot.tenant).freedom();
         let class = &mut self.waiting_mut(spot.priority).class;
-        class.insert(spot.tenant, held, spot.place, id);
+        class.insert(spot.tenant, freedom, spot.place, id);
     }
 
     /// Takes out a job that will not start now: nobody was passed over.
@@ -118,9 +118,11 @@ impl Queue {
     }
 
     /// A tenant has come to its running limit, or beneath it.
-    pub(crate) fn set_held(&mut self, tenant: TenantId, held: bool) {
+    pub(crate) fn set_freedom(&mut self, tenant: TenantId, freedom: Freedom) {
         for priority in Priority::ALL {
-            self.waiting_mut(priority).class.set_held(tenant, held);
+            self.waiting_mut(priority)
+                .class
+                .set_freedom(tenant, freedom);
         }
         self.settle();
     }

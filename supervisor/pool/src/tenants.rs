@@ -28,6 +28,16 @@ pub(crate) struct Tenants {
     next: u32,
 }
 
+/// Whether a tenant may start jobs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Freedom {
+    /// It may.
+    #[default]
+    Free,
+    /// It runs as many as it may.
+    Held,
+}
+
 /// A tenant that has jobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tenant {
@@ -42,9 +52,12 @@ pub(crate) struct Tenant {
 }
 
 impl Tenant {
-    /// Whether it may not start another job now.
-    pub(crate) fn is_held(&self) -> bool {
-        self.rule.running_max.is_some_and(|max| self.running >= max)
+    /// Whether it may start another job now.
+    pub(crate) fn freedom(&self) -> Freedom {
+        match self.rule.running_max {
+            Some(max) if self.running >= max => Freedom::Held,
+            Some(_) | None => Freedom::Free,
+        }
     }
 
     /// Whether what it has fits its limits, or what was there when they were lowered.

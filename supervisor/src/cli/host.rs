@@ -3,6 +3,8 @@
 use std::fs;
 
 use serde::Serialize;
+use wpool::birth::ids::{self, RootWithoutIds};
+use wpool_protocol::outcome::Identity;
 
 /// One thing about the machine.
 #[derive(Clone, Debug, Serialize)]
@@ -54,15 +56,19 @@ fn version(release: &str) -> Option<(u32, u32)> {
 }
 
 fn user() -> Fact {
-    let uid = rustix::process::geteuid();
+    let uid = rustix::process::geteuid().as_raw();
+    let (value, remedy) = match ids::identity() {
+        Ok(Identity::Own) => ("jobs get ids of their own", None),
+        Ok(Identity::Shared) => ("jobs have this user's ids", None),
+        Err(RootWithoutIds) => (
+            "jobs would be root on the host, whose processes nothing limits",
+            Some("give wpool CAP_SETUID and CAP_SETGID, or run it as an ordinary user"),
+        ),
+    };
     Fact {
         name: "user",
-        value: if uid.is_root() {
-            "root: jobs get ids of their own".to_owned()
-        } else {
-            format!("uid {}", uid.as_raw())
-        },
-        remedy: None,
+        value: format!("uid {uid}: {value}"),
+        remedy,
     }
 }
 

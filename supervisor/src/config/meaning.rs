@@ -254,8 +254,13 @@ fn mount(key: &str, text: &str) -> Result<(PathBuf, String), ConfigError> {
             return impossible(key, problem);
         }
     }
-    if let Some(reason) = MountSetup::unfit_to_show(source) {
-        return impossible(key, format!("`{source}` cannot be shown: {reason}"));
+    // By its real name too, if it is there: a link to / is / as well.
+    let real = std::fs::canonicalize(source).ok();
+    let real = real.as_deref().and_then(Path::to_str).unwrap_or(source);
+    for name in [source, real] {
+        if let Some(reason) = MountSetup::unfit_to_show(name) {
+            return impossible(key, format!("`{source}` cannot be shown: {reason}"));
+        }
     }
     if let Some(place) = MountSetup::in_the_way(destination) {
         let problem = format!(

@@ -153,9 +153,9 @@ section! {
         body_bytes_max: Size,
         /// How long a client may take to send a body, and to take in any part of an answer. Default 1 min.
         body_timeout_ms: Span,
-        /// Bytes of all bodies of requests and answers that are in the daemon's memory at one time. Default 512 MiB.
+        /// Bytes of all bodies of requests and answers that are in the daemon's memory at one time. Default 512 MiB. Changed by a restart only.
         bodies_bytes_max: Size,
-        /// Requests that wait for a job's end or follow its output, at most. Default 4096.
+        /// Requests that wait for a job's end or follow its output, at most. Default 4096. Changed by a restart only.
         waiters_max: u32,
         /// The longest `?wait=`; a longer one is cut to it. Default 1 h.
         wait_max_ms: Span,

@@ -27,11 +27,23 @@ impl Config {
         keep("pool.workers", self.pool.slots != new.pool.slots);
         keep("pool.isolation", self.isolation != new.isolation);
         keep("http.group", self.http.group != new.http.group);
+        keep(
+            "http.waiters_max",
+            self.http.waiters_max != new.http.waiters_max,
+        );
+        keep(
+            "http.bodies_bytes_max",
+            self.http.bodies_bytes_max != new.http.bodies_bytes_max,
+        );
         keep("log.level", self.log.level != new.log.level);
         keep("log.format", self.log.format != new.log.format);
         new.pool.slots = self.pool.slots;
         new.isolation = self.isolation;
         new.http.group.clone_from(&self.http.group);
+        new.http.waiters_max = self.http.waiters_max;
+        new.http.bodies_bytes_max = self.http.bodies_bytes_max;
+        // Of a body that is larger than all of them together nothing could ever be read.
+        new.http.body_bytes_max = new.http.body_bytes_max.min(self.http.bodies_bytes_max);
         new.log = self.log;
         // What workers were told at their birth: names and mounts of profiles, room for output.
         for (name, old) in &self.profiles {

@@ -17,6 +17,7 @@ use super::link::{Link, Speech};
 use super::recorder::Durable;
 use super::seat::{Follow, Run, RunCourse, Seat, kill_in_words};
 use super::{Driver, Life};
+use crate::cgroup::SlotDirectory;
 use crate::gather::Gathered;
 
 impl Driver {
@@ -118,16 +119,22 @@ impl Driver {
         }
     }
 
-    /// The seat of a newborn; if its pipes cannot be had, it dies with their ends.
+    /// The seat of a newborn; if its pipes cannot be had, it is ended.
     fn seat_for(&self, worker: WorkerRef, born: Born) -> std::io::Result<Seat> {
-        let watched = born.pidfd.try_clone()?;
-        let link = Link::open(
-            worker,
-            born.commands,
-            born.replies,
-            watched,
-            self.tell.clone(),
-        )?;
+        let tell = self.tell.clone();
+        let (commands, replies) = (born.commands, born.replies);
+        let watched = born.pidfd.try_clone();
+        let link = watched.and_then(|watched| Link::open(worker, commands, replies, watched, tell));
+        let link = match link {
+            Ok(link) => link,
+            Err(error) => {
+                wpool_sys::birth::end(&born.pidfd);
+                if let Some(Err(error)) = born.cgroup.map(SlotDirectory::remove) {
+                    tracing::warn!(slot = worker.slot.0, %error, "the cgroup of a worker stays");
+                }
+                return Err(error);
+            }
+        };
         Ok(Seat {
             worker,
             pid: born.pid,

@@ -17,6 +17,7 @@ use wpool_sys::birth::FailureReport;
 
 use super::collect::{Collected, Leftovers};
 use super::input::Input;
+use super::job::Job;
 use super::link::Exit;
 use super::seat::{Follow, Run, RunCourse, Seat, kill_in_words};
 use super::{Driver, Life};
@@ -232,6 +233,14 @@ impl Driver {
         if let Some(ending) = ending {
             let end = report::job_end(&ending);
             self.take_in(Event::JobEnded(worker, attempt, end));
+            let job = self.register.live.get(&attempt.job);
+            let goes_on = job.and_then(Job::attempt) == Some(attempt.attempt);
+            if let Some(seat) = self.seat(worker)
+                && seat.attempt == Some(attempt)
+                && !goes_on
+            {
+                seat.attempt = None;
+            }
         }
     }
 

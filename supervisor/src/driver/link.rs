@@ -231,38 +231,47 @@ impl std::fmt::Display for Exit {
 /// The mouth: ends with the pipe, or when nobody can tell it anything any more.
 async fn speak(mut commands: Sender, mut speeches: mpsc::Receiver<Speech>) {
     let mut frame = Vec::new();
-    while let Some(speech) = speeches.recv().await {
+    let mut next = speeches.recv().await;
+    while let Some(speech) = next {
         let spoken = match speech {
-            Speech::Message(message) => write(&mut commands, &mut frame, &message).await,
+            Speech::Message(message) => write(&mut commands, &mut frame, &message)
+                .await
+                .map(|()| None),
             Speech::Job(order, payload) => {
                 speak_job(&mut commands, &mut frame, *order, payload, &mut speeches).await
             }
         };
-        if spoken.is_err() {
+        next = match spoken {
+            Ok(None) => speeches.recv().await,
+            Ok(met) => met,
             // It takes no more: the ear hears why.
-            return;
-        }
+            Err(_) => return,
+        };
     }
 }
 
-/// Writes a job, its inputs and the order to start; between the chunks whatever else is to be said.
+/// Writes a job, its inputs and the order to start; between the chunks whatever else is to be said. If that is
+/// another job, this one has ended meanwhile: the other is given back, to be spoken next.
 async fn speak_job(
     commands: &mut Sender,
     frame: &mut Vec<u8>,
     order: JobOrder,
     payload: Weak<Payload>,
     speeches: &mut mpsc::Receiver<Speech>,
-) -> io::Result<()> {
+) -> io::Result<Option<Speech>> {
     let attempt = order.attempt;
     write(commands, frame, &ToWorker::Job(Box::new(order))).await?;
     let mut place = Place::default();
     loop {
-        while let Ok(Speech::Message(message)) = speeches.try_recv() {
-            write(commands, frame, &message).await?;
+        while let Ok(speech) = speeches.try_recv() {
+            match speech {
+                Speech::Message(message) => write(commands, frame, &message).await?,
+                Speech::Job(..) => return Ok(Some(speech)),
+            }
         }
         let Some(payload) = payload.upgrade() else {
             // The job has ended meanwhile; its worker has said so and waits for another.
-            return Ok(());
+            return Ok(None);
         };
         let Some(input) = place.next_chunk(&payload) else {
             break;
@@ -270,7 +279,8 @@ async fn speak_job(
         drop(payload);
         write(commands, frame, &ToWorker::Input(input)).await?;
     }
-    start(commands, frame, attempt).await
+    start(commands, frame, attempt).await?;
+    Ok(None)
 }
 
 async fn start(commands: &mut Sender, frame: &mut Vec<u8>, attempt: AttemptRef) -> io::Result<()> {
@@ -285,4 +295,84 @@ async fn write(commands: &mut Sender, frame: &mut Vec<u8>, message: &ToWorker) -
         *frame = Vec::new();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::sync::Arc;
+
+    use wpool_protocol::id::{AttemptNumber, JobId};
+    use wpool_protocol::limits::Limits;
+
+    use super::*;
+
+    fn job(id: u64, stdin_len: usize) -> (Box<JobOrder>, Arc<Payload>) {
+        let payload = Payload {
+            argv: vec!["true".to_owned()],
+            env: Vec::new(),
+            stdin: vec![7; stdin_len],
+            files: Vec::new(),
+            outputs: Vec::new(),
+        };
+        let attempt = AttemptRef {
+            job: JobId(id),
+            attempt: AttemptNumber::FIRST,
+        };
+        let order = payload.order(attempt, 0, Limits::DEFAULT, payload.captured());
+        (Box::new(order), Arc::new(payload))
+    }
+
+    /// What the worker hears: jobs by the order for them and by the word to start.
+    fn heard(mut pipe: io::PipeReader) -> Vec<String> {
+        let (mut decoder, mut buffer) = (Decoder::default(), vec![0; READ_LEN]);
+        let mut heard = Vec::new();
+        loop {
+            let len = pipe.read(&mut buffer).unwrap();
+            if len == 0 {
+                return heard;
+            }
+            decoder.extend(&buffer[..len]);
+            while let Some(message) = decoder.message::<ToWorker>().unwrap() {
+                match message {
+                    ToWorker::Job(order) => heard.push(format!("job {}", order.attempt.job.0)),
+                    ToWorker::Start(attempt) => heard.push(format!("start {}", attempt.job.0)),
+                    ToWorker::Ping(number) => heard.push(format!("ping {number}")),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_that_comes_while_the_inputs_of_an_ended_one_are_written_is_not_lost() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        for first_is_forgotten in [false, true] {
+            let (reader, writer) = io::pipe().unwrap();
+            let (mouth, speeches) = mpsc::channel(SPEECHES_MAX);
+            // More than the pipe holds: the mouth waits in the middle of it.
+            let (first, first_payload) = job(1, 8 << 20);
+            let (second, second_payload) = job(2, 3);
+            let heard = runtime.block_on(async {
+                let commands = Sender::try_from(OwnedFd::from(writer)).unwrap();
+                let speaking = tokio::spawn(speak(commands, speeches));
+                let say = |speech| mouth.try_send(speech).unwrap();
+                say(Speech::Job(first, Arc::downgrade(&first_payload)));
+                tokio::task::yield_now().await;
+                say(Speech::Message(ToWorker::Ping(1)));
+                say(Speech::Job(second, Arc::downgrade(&second_payload)));
+                say(Speech::Message(ToWorker::Ping(2)));
+                let first_payload = (!first_is_forgotten).then_some(first_payload);
+                drop(mouth);
+                let heard = tokio::task::spawn_blocking(move || heard(reader));
+                speaking.await.unwrap();
+                drop(first_payload);
+                heard.await.unwrap()
+            });
+            assert_eq!(heard, ["job 1", "ping 1", "job 2", "ping 2", "start 2"]);
+        }
+    }
 }

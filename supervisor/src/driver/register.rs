@@ -20,6 +20,9 @@ use crate::store::{Kept, Store};
 /// Jobs that one look may pass over: less than a millisecond of the driver's thread.
 const SCAN_MAX: usize = 1_000;
 
+/// Bytes of labels that one look may copy, and some for each label: likewise.
+const COPIED_MAX: usize = 256 << 10;
+
 /// Which jobs to list.
 #[derive(Clone, Debug)]
 pub struct Filter {
@@ -157,8 +160,9 @@ impl Register {
 
     fn scan(&self, ids: impl Iterator<Item = JobId>, filter: &Filter) -> Page {
         let mut jobs = Vec::new();
+        let mut copied = 0;
         for (scanned, id) in ids.enumerate() {
-            if jobs.len() == filter.limit || scanned == SCAN_MAX {
+            if jobs.len() == filter.limit || scanned == SCAN_MAX || copied > COPIED_MAX {
                 // `id` itself has not been looked at: the next part begins with it.
                 return Page {
                     jobs,
@@ -174,8 +178,15 @@ impl Register {
             if filter.state.is_some_and(|wanted| wanted != state) {
                 continue;
             }
-            jobs.extend(self.live.get(&id).map(Job::summary));
-            jobs.extend(self.ended.get(id).map(Kept::summary));
+            let live = self.live.get(&id).map(Job::summary);
+            let summary = live.or_else(|| self.ended.get(id).map(Kept::summary));
+            if let Some(summary) = summary {
+                let labels = summary.labels.iter();
+                copied += labels
+                    .map(|(name, value)| name.len() + value.len() + 64)
+                    .sum::<usize>();
+                jobs.push(summary);
+            }
         }
         Page { jobs, next: None }
     }

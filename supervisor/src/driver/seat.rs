@@ -35,7 +35,7 @@ pub(super) struct Seat {
     /// Where it is in the dialogue.
     pub(super) phase: Phase,
     pub(super) isolation: Isolation,
-    /// The run that it was last given.
+    /// The run that it was last given, until the pool knows how that ended.
     pub(super) attempt: Option<AttemptRef>,
     /// The run that it has, until it says that it is over.
     pub(super) run: Option<Run>,

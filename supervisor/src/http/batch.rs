@@ -31,11 +31,13 @@ use wpool_protocol::outcome::Outcome;
 use wpool_protocol::problem::Problem;
 use wpool_protocol::status::Submitted;
 
+use super::answer::{self, Gone, Pieces, line};
+use super::body::Share;
 use super::jobs::{WaitQuery, parse_job, query};
 use super::peer::Peer;
 use super::refusal::Refusal;
 use super::wait::Waited;
-use super::{Shared, answer, body, wait};
+use super::{Shared, body, wait};
 use crate::driver::command::{Acceptance, NotAccepted};
 use crate::request::{Caller, ResolvedJob};
 
@@ -57,7 +59,11 @@ struct Problematic {
     problem: Problem,
 }
 
-type Out = mpsc::Sender<Result<Bytes, std::io::Error>>;
+/// What has become of the job of a line.
+type Ended = (u64, Result<(JobId, Waited), Refusal>);
+
+/// A line, with its number and its share of the budget.
+type NumberedLine = (u64, Vec<u8>, Share);
 
 /// The answer to a line that is being submitted.
 type Pending = Pin<Box<dyn Future<Output = (u64, Result<Submitted, Refusal>)> + Send>>;
@@ -94,9 +100,9 @@ struct Batch {
     caller: Caller,
     lines: Lines,
     wait: Option<Duration>,
-    out: Out,
+    out: Pieces,
     /// Jobs that are accepted and whose ends are waited for.
-    waiting: JoinSet<Bytes>,
+    waiting: JoinSet<Ended>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -112,8 +118,8 @@ impl Batch {
             let answer = tokio::select! {
                 () = out.closed() => return,
                 line = self.lines.next(&self.shared), if may_read => match line {
-                    Ok(Some((number, text))) => {
-                        let submitting = submit(self.shared.clone(), self.caller.clone(), number, text);
+                    Ok(Some((number, text, share))) => {
+                        let submitting = submit(self.shared.clone(), self.caller.clone(), number, text, share);
                         pending = Some(Box::pin(submitting));
                         continue;
                     }
@@ -139,12 +145,25 @@ impl Batch {
                     }
                 },
                 Some(ended) = self.waiting.join_next() => match ended {
-                    Ok(answer) => answer,
+                    Ok((number, Err(refusal))) => problem(number, refusal),
+                    Ok((number, Ok((id, Waited::Present(state))))) => line(&Line {
+                        line: number,
+                        answer: Submitted { id, state },
+                    }),
+                    Ok((number, Ok((_, Waited::Ended(outcome))))) => {
+                        let budget = &self.shared.budget;
+                        let in_line = move |answer: &Outcome| line(&Line { line: number, answer });
+                        let told = answer::hand_over_outcome(budget, &self.out, outcome, in_line);
+                        if let Err(Gone) = told.await {
+                            return;
+                        }
+                        continue;
+                    }
                     // It was not cancelled, so it has panicked: that is logged, and the batch goes on.
                     Err(_) => continue,
                 },
             };
-            if self.out.send(Ok(answer)).await.is_err() {
+            if let Err(Gone) = answer::hand_over(&self.out, answer).await {
                 return;
             }
         }
@@ -165,9 +184,11 @@ async fn submit(
     caller: Caller,
     number: u64,
     text: Vec<u8>,
+    share: Share,
 ) -> (u64, Result<Submitted, Refusal>) {
     let config = shared.handle.config();
     let job = parse_job(text, &caller, config).await;
+    drop(share);
     let answer = match job {
         Ok(job) => submit_job(&shared, job).await,
         Err(refusal) => Err(refusal),
@@ -199,37 +220,15 @@ async fn submit_job(shared: &Shared, job: ResolvedJob) -> Result<Submitted, Refu
     }
 }
 
-/// How a job of the batch ended, or how it is when the time is over.
-async fn ended(shared: Shared, caller: Caller, number: u64, id: JobId, wait: Duration) -> Bytes {
+/// How a job of the batch ended, or how it is when the time is over: what it wrote stays where it is kept until a
+/// client can take it.
+async fn ended(shared: Shared, caller: Caller, number: u64, id: JobId, wait: Duration) -> Ended {
     let watched = match shared.handle.watch(id, &caller).await {
         Ok(Some(watched)) => watched,
-        Ok(None) => return problem(number, Refusal::no_job()),
-        Err(stopped) => return problem(number, stopped.into()),
+        Ok(None) => return (number, Err(Refusal::no_job())),
+        Err(stopped) => return (number, Err(stopped.into())),
     };
-    match wait::wait(watched, wait, &shared).await {
-        Waited::Present(state) => line(&Line {
-            line: number,
-            answer: Submitted { id, state },
-        }),
-        Waited::Ended(outcome) => outcome_line(number, &outcome).await,
-    }
-}
-
-async fn outcome_line(number: u64, outcome: &std::sync::Arc<Outcome>) -> Bytes {
-    if answer::content(outcome) <= body::SMALL {
-        return line(&Line {
-            line: number,
-            answer: &**outcome,
-        });
-    }
-    let outcome = std::sync::Arc::clone(outcome);
-    let made = tokio::task::spawn_blocking(move || {
-        line(&Line {
-            line: number,
-            answer: &*outcome,
-        })
-    });
-    made.await.unwrap_or_default()
+    (number, Ok((id, wait::wait(watched, wait, &shared).await)))
 }
 
 fn problem(number: u64, refusal: Refusal) -> Bytes {
@@ -239,12 +238,6 @@ fn problem(number: u64, refusal: Refusal) -> Bytes {
             problem: *refusal.0,
         },
     })
-}
-
-fn line(value: &impl Serialize) -> Bytes {
-    let mut bytes = serde_json::to_vec(value).unwrap_or_default();
-    bytes.push(b'\n');
-    bytes.into()
 }
 
 /// The lines of a body.
@@ -258,6 +251,9 @@ struct Lines {
     /// The number of the last line.
     number: u64,
     at_end: bool,
+    /// What `buffer` has of the budget: bytes, and the right to them.
+    shared_bytes: u64,
+    share: Share,
 }
 
 impl Lines {
@@ -269,16 +265,21 @@ impl Lines {
             searched: 0,
             number: 0,
             at_end: false,
+            shared_bytes: 0,
+            share: Share::default(),
         }
     }
 
-    /// The next line that is not blank, with its number. Nothing is lost if this is dropped half-way.
-    async fn next(&mut self, shared: &Shared) -> Result<Option<(u64, Vec<u8>)>, (u64, Refusal)> {
+    /// The next line that is not blank, with its number and its share of the budget. Nothing is lost if this is
+    /// dropped half-way.
+    async fn next(&mut self, shared: &Shared) -> Result<Option<NumberedLine>, (u64, Refusal)> {
         loop {
             while let Some(line) = self.take_line() {
                 self.number += 1;
                 if !line.trim_ascii().is_empty() {
-                    return Ok(Some((self.number, line)));
+                    self.shared_bytes = 0;
+                    let share = std::mem::take(&mut self.share);
+                    return Ok(Some((self.number, line, share)));
                 }
             }
             if self.at_end {
@@ -289,6 +290,18 @@ impl Lines {
             let max = config.http.body_bytes_max;
             if u64::try_from(self.buffer.len() - self.taken).unwrap_or(u64::MAX) > max {
                 return Err((next, Refusal::too_large("the line", max)));
+            }
+            // As much again as there is: so few steps lead to the longest line.
+            let held = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
+            if held > self.shared_bytes.max(body::SMALL as u64) {
+                let wanted = held.max(1 << 20);
+                let more = shared.budget.share(wanted);
+                match tokio::time::timeout(config.http.body_timeout, more).await {
+                    Ok(more) => self.share.merge(more),
+                    Err(_) => return Err((next, Refusal::too_slow())),
+                }
+                self.shared_bytes = self.shared_bytes.saturating_add(wanted);
+                continue;
             }
             // Between lines a client may be silent for as long as anybody may wait for anything.
             let patience = if self.buffer.len() == self.taken {

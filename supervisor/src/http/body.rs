@@ -49,7 +49,7 @@ impl Budget {
 }
 
 impl Share {
-    fn merge(&mut self, other: Self) {
+    pub(super) fn merge(&mut self, other: Self) {
         match (&mut self.0, other.0) {
             (Some(own), Some(other)) => own.merge(other),
             (own @ None, other) => *own = other,

@@ -30,10 +30,11 @@ use wpool_protocol::id::AttemptNumber;
 use wpool_protocol::outcome::{JobState, Outcome};
 use wpool_protocol::wire::Stream;
 
+use super::answer::{self, Gone, Pieces, line};
 use super::jobs::{job_id, query};
 use super::peer::Peer;
 use super::refusal::Refusal;
-use super::{Shared, answer, wait};
+use super::{Shared, wait};
 use crate::driver::command::{Chunk, Interest, Reader, Reading};
 
 /// Pieces that are made ahead of a reader.
@@ -41,9 +42,6 @@ const AHEAD: usize = 2;
 
 /// Bytes of one piece.
 const PIECE: usize = 64 << 10;
-
-/// Bytes of an outcome that are handed over at a time: the share of the budget is held until the last are.
-const OUTCOME_PIECE: usize = 256 << 10;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -151,12 +149,9 @@ struct Follower {
     shared: Shared,
     reader: Reader,
     form: Form,
-    out: mpsc::Sender<Result<Bytes, std::io::Error>>,
+    out: Pieces,
     _permit: OwnedSemaphorePermit,
 }
-
-/// The reader is gone.
-struct Gone;
 
 impl Follower {
     async fn follow(mut self, first: Reading) {
@@ -245,21 +240,14 @@ impl Follower {
     }
 
     async fn tell_outcome(&mut self, outcome: &Arc<Outcome>) -> Result<(), Gone> {
-        let size = u64::try_from(answer::content(outcome)).unwrap_or(u64::MAX);
-        let _share = self.shared.budget.share(size).await;
         let outcome = Arc::clone(outcome);
-        let made = tokio::task::spawn_blocking(move || {
+        answer::hand_over_outcome(&self.shared.budget, &self.out, outcome, |outcome| {
             line(&EndLine {
                 end: outcome.state,
-                outcome: Some(&outcome),
+                outcome: Some(outcome),
             })
-        });
-        let mut rest = made.await.map_err(|_| Gone)?;
-        while !rest.is_empty() {
-            let piece = rest.split_to(OUTCOME_PIECE.min(rest.len()));
-            self.send(piece).await?;
-        }
-        Ok(())
+        })
+        .await
     }
 
     async fn tell(&mut self, chunk: Chunk) -> Result<(), Gone> {
@@ -292,14 +280,8 @@ impl Follower {
     }
 
     async fn send(&self, bytes: Bytes) -> Result<(), Gone> {
-        self.out.send(Ok(bytes)).await.map_err(|_| Gone)
+        answer::hand_over(&self.out, bytes).await
     }
-}
-
-fn line(value: &impl Serialize) -> Bytes {
-    let mut bytes = serde_json::to_vec(value).unwrap_or_default();
-    bytes.push(b'\n');
-    bytes.into()
 }
 
 /// What is kept of a stream from number `from` on: runs of bytes, each with the number of its first.

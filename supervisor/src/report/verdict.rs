@@ -91,7 +91,10 @@ impl Verdict {
             Ending::Lacking(ref lacks) => Self::because(
                 JobState::Failed,
                 CauseDetail::NotFound,
-                format!("its program needs {lacks}, which is not in the sandbox"),
+                format!(
+                    "its program needs {}, which is not in the sandbox",
+                    shown(lacks)
+                ),
             ),
             // The pool makes of it a lost worker; it is shown only where even that failed.
             Ending::Unbuilt { .. } => Self::because(
@@ -205,6 +208,14 @@ pub fn signal_name(number: i32) -> String {
         |_| format!("SIG{number}"),
         |signal| signal.as_str().to_owned(),
     )
+}
+
+/// Characters of a name of the job's own that a sentence holds.
+const SHOWN_MAX: usize = 255;
+
+/// A name that the job may have chosen: without what a terminal would obey, and not endless.
+fn shown(name: &str) -> String {
+    name.escape_debug().take(SHOWN_MAX).collect()
 }
 
 /// What was allowed, in the limit's unit.

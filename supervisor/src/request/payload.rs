@@ -47,20 +47,22 @@ pub struct Input {
 }
 
 impl Payload {
-    /// Bytes of the command, the environment, standard input and the files.
+    /// Bytes of memory that the command, the environment, standard input, the files and the names of outputs take.
     pub fn bytes(&self) -> u64 {
-        let strings = self.argv.iter().map(String::len).sum::<usize>()
-            + self
-                .env
-                .iter()
-                .map(|(name, value)| name.len() + value.len())
-                .sum::<usize>();
+        let env = self
+            .env
+            .iter()
+            .map(|(name, value)| text(name) + text(value));
         let files = self
             .files
             .iter()
-            .map(|file| file.bytes.len())
-            .sum::<usize>();
-        u64::try_from(strings + files + self.stdin.len()).unwrap_or(u64::MAX)
+            .map(|file| size_of::<Input>() + file.name.as_str().len() + file.bytes.len());
+        let bytes = self.argv.iter().map(|it| text(it)).sum::<usize>()
+            + env.sum::<usize>()
+            + files.sum::<usize>()
+            + self.outputs.iter().map(|it| text(it)).sum::<usize>()
+            + self.stdin.len();
+        u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
     /// The descriptors of a job whose output is kept, and whose input is this.
@@ -94,6 +96,11 @@ impl Payload {
             outputs: self.outputs.clone(),
         }
     }
+}
+
+/// Bytes of memory that a text takes: an empty one is not free.
+pub(super) const fn text(text: &str) -> usize {
+    size_of::<String>() + text.len()
 }
 
 /// What the sandbox sets, over it the profile's variables, over them the job's.

@@ -156,7 +156,7 @@ impl Moment {
         Self {
             size,
             now: Instant::START,
-            pool: Pool::new(settings.clone(), 1),
+            pool: Pool::new(settings, 1),
             oracle: Oracle::new(settings),
             bodies: Bodies(vec![None; usize::from(size.slots)]),
             submitted: 0,

@@ -4,12 +4,13 @@
 //! try is no proof. Not here: single layers, which are tried one by one around a worker on a bench.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 use wpool_tests::test;
 use wpool_tests::trial::Test;
-use wpool_tests::wpool::{Daemon, Said, binary, feed, run, wpool};
+use wpool_tests::wpool::{Daemon, Said, binary, feed, program, run, wpool};
 
 pub(crate) const TESTS: &[Test] = &[
     test!(nothing_of_the_host_is_read_or_written, "python3"),
@@ -18,6 +19,11 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_listening_host_is_not_reached, "python3"),
     test!(only_three_descriptors_are_there, "python3"),
     test!(the_binary_is_the_same_after_an_attack, "python3"),
+    test!(
+        what_is_mounted_on_the_host_and_in_a_box_stays_there,
+        "unshare"
+    ),
+    test!(root_that_has_no_ids_to_give_is_refused, "root", "setpriv"),
     test!(jobs_side_by_side_do_not_meet, "python3"),
     test!(a_job_finds_nothing_of_the_one_before, "python3"),
 ];
@@ -31,6 +37,55 @@ fn contained(said: &Said) -> anyhow::Result<()> {
 
 fn python(code: &str) -> anyhow::Result<Said> {
     run(["run", "--", "python3", "-c", code])
+}
+
+/// A mount that is a peer of the host's would pass on what is mounted in either.
+fn what_is_mounted_on_the_host_and_in_a_box_stays_there() -> anyhow::Result<()> {
+    let data = tempfile::tempdir()?;
+    fs::set_permissions(data.path(), fs::Permissions::from_mode(0o755))?;
+    // As systemd leaves the root of most machines, and containers do not: all mounts are shared.
+    let script = "mount --make-rshared / && exec \"$@\"";
+    let mut command = program("unshare");
+    command.args(["--mount", "--map-root-user", "--user"]);
+    if nix::unistd::geteuid().is_root() {
+        command = program("unshare");
+        command.arg("--mount");
+    }
+    command
+        .args(["sh", "-c", script, "sh"])
+        .arg(binary())
+        .args(["run", "--ro"])
+        .arg(format!("{}:/srv/data", data.path().display()))
+        .args(["--", "cat", "/proc/self/mountinfo"])
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    let said: Said = command.output()?.into();
+    ensure!(said.stdout.contains(" /srv/data "), "{said:?}");
+    for line in said.stdout.lines() {
+        let peers = ["shared:", "master:", "propagate_from:"];
+        ensure!(!peers.iter().any(|peer| line.contains(peer)), "{line}");
+    }
+    Ok(())
+}
+
+fn root_that_has_no_ids_to_give_is_refused() -> anyhow::Result<()> {
+    let run_without = |capabilities: &str| -> anyhow::Result<Said> {
+        let mut command = program("setpriv");
+        command
+            .args(["--bounding-set", capabilities, "--"])
+            .arg(binary());
+        command.args(["run", "--processes", "4", "--", "sh", "-c"]);
+        command.arg("for n in 1 2 3 4 5 6 7 8; do sleep 1 & done; cat /proc/self/uid_map");
+        Ok(command.output()?.into())
+    };
+    let said = run_without("-setuid,-setgid")?;
+    ensure!(said.code == 125 && said.stdout.is_empty(), "{said:?}");
+    ensure!(said.stderr.contains("CAP_SETUID"), "{said:?}");
+    ensure!(said.stderr.lines().count() == 1, "{said:?}");
+    // What a container usually has: enough for ids of their own, and so for the limit.
+    let said = run_without("-sys_admin,-sys_resource")?;
+    ensure!(said.stderr.to_lowercase().contains("fork"), "{said:?}");
+    Ok(())
 }
 
 /// `/dev/mqueue` is no fourth place for files: it shows the message queues of the job's own IPC namespace.

@@ -127,7 +127,7 @@ impl Walk<'_> {
         }
         // What lies in this directory has one component more than the directory itself.
         let components = path.split(|byte| *byte == b'/').count();
-        if components >= self.bounds.depth {
+        if components >= self.bounds.depth || path.len() >= self.bounds.name {
             self.judge(reaching, Verdict::Cut);
             return None;
         }
@@ -138,6 +138,10 @@ impl Walk<'_> {
     fn keep(&mut self, path: &[u8]) {
         let matching = self.patterns.matching(path);
         if matching.is_empty() {
+            return;
+        }
+        if path.len() > self.bounds.name {
+            self.judge(matching, Verdict::Cut);
             return;
         }
         self.judge(matching, Verdict::Found);

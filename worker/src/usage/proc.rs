@@ -167,9 +167,12 @@ impl TreeReader {
                 times.own = cpu_clock(pid).unwrap_or_else(|| self.ticks(stat.own_ticks));
                 self.members.push(pid);
                 sums.processes += 1;
-                sums.tasks += stat.threads;
-                sums.resident_bytes += stat.resident_pages * self.page_bytes;
-                sums.address_space_bytes += stat.address_space_bytes;
+                sums.tasks = sums.tasks.saturating_add(stat.threads);
+                let resident = stat.resident_pages.saturating_mul(self.page_bytes);
+                sums.resident_bytes = sums.resident_bytes.saturating_add(resident);
+                sums.address_space_bytes = sums
+                    .address_space_bytes
+                    .saturating_add(stat.address_space_bytes);
             }
             sums.cpu += times.own + times.reaped;
             tree.insert((pid, stat.began), times);

@@ -192,11 +192,11 @@ pub fn bear(birth: &Birth<'_>) -> Result<Newborn, BirthError> {
     (birth.at_gate)(newborn.pid)
         .map_err(BirthStep::Settle.failed())
         .and_then(|()| open_gate(&newborn, birth.ids, gate_write))
-        .inspect_err(|_| end(&newborn))?;
+        .inspect_err(|_| end(&newborn.pidfd))?;
     rustix::fs::fcntl_setfl(&failure_read, OFlags::NONBLOCK)
         .map_err(io::Error::from)
         .map_err(&prepare)
-        .inspect_err(|_| end(&newborn))?;
+        .inspect_err(|_| end(&newborn.pidfd))?;
     Ok(Newborn {
         pid: newborn.pid,
         pidfd: newborn.pidfd,
@@ -234,15 +234,15 @@ fn open_gate(child: &Child, ids: IdMap, gate: OwnedFd) -> Result<(), BirthError>
 }
 
 /// Ends and reaps a child that will not become a worker.
-fn end(child: &Child) {
-    let killed = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
+pub fn end(pidfd: &OwnedFd) {
+    let killed = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
     let reaped = killed.and_then(|()| {
         rustix::process::waitid(
-            rustix::process::WaitId::PidFd(child.pidfd.as_fd()),
+            rustix::process::WaitId::PidFd(pidfd.as_fd()),
             rustix::process::WaitIdOptions::EXITED,
         )
     });
-    // Both can only fail for a child that is not ours, and this one was made three lines earlier.
+    // Both can only fail for a child that is not ours, or that somebody has waited for.
     debug_assert!(reaped.is_ok(), "{reaped:?}");
 }
 

@@ -1,4 +1,4 @@
-//! `mount_setattr(2)`: flags of a mount and of all mounts below it, in one call.
+//! `mount_setattr(2)`: flags and peers of a mount and of all mounts below it, in one call.
 //!
 //! The classic remount fails with EPERM where a mount has a locked flag that the call does not repeat
 //! (a host's `noexec` on `/run`, say); `mount_setattr` only adds. rustix does not have it yet.
@@ -9,6 +9,11 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 /// A set of mount attributes (`linux/mount.h`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,12 +53,39 @@ pub enum Reach {
 }
 
 /// `struct mount_attr` of the kernel; libc's has the same layout but is not there on every target.
+#[derive(Default)]
 #[repr(C)]
 struct MountAttr {
     attr_set: u64,
     attr_clr: u64,
     propagation: u64,
     userns_fd: u64,
+}
+
+/// Makes a copy of the tree at `path`, with what is mounted in it: attached nowhere, and a peer of nobody.
+///
+/// The copy of a shared mount is shared with it (`mount_namespaces(7)`): what is mounted in the one would appear in the other,
+/// in both directions, also after the copy is attached in another namespace.
+///
+/// # Errors
+///
+/// Those of `open_tree(2)` and `mount_setattr(2)`; both need `CAP_SYS_ADMIN` over the caller's mount namespace.
+pub fn detached_copy(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(CWD, path, flags)?;
+    let private = MountAttr {
+        propagation: libc::MS_PRIVATE,
+        ..MountAttr::default()
+    };
+    set(
+        tree.as_fd(),
+        c"",
+        libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+        &private,
+    )?;
+    Ok(tree)
 }
 
 /// Sets attributes of the mount at `path`.
@@ -64,22 +96,24 @@ struct MountAttr {
 pub fn set_attributes(path: &CStr, attributes: MountAttributes, reach: Reach) -> io::Result<()> {
     let attr = MountAttr {
         attr_set: attributes.0,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
+        ..MountAttr::default()
     };
     let flags = match reach {
         Reach::Mount => 0,
         Reach::Tree => libc::AT_RECURSIVE,
     };
-    // SAFETY: `path` is a C string and `attr` a live struct of the size that is passed along.
+    set(CWD, path, flags, &attr)
+}
+
+fn set(within: BorrowedFd<'_>, path: &CStr, flags: i32, attr: &MountAttr) -> io::Result<()> {
+    // SAFETY: `within` is open, `path` a C string and `attr` a live struct of the size that is passed along.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
+            within.as_raw_fd(),
             path.as_ptr(),
             flags,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<MountAttr>(),
         )
     };

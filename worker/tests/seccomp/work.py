@@ -87,6 +87,10 @@ def files():
             fcntl.flock(file, fcntl.LOCK_EX)
             with mmap.mmap(file.fileno(), 4096) as mapped:
                 assert mapped[:1] == b"x"
+        reader, writer = os.pipe()
+        assert fcntl.fcntl(writer, 1032) >= 4096  # F_GETPIPE_SZ
+        os.close(reader)
+        os.close(writer)
         os.mkfifo(os.path.join(place, "fifo"))
         os.rename(path, path + "2")
         os.sync()

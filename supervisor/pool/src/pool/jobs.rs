@@ -13,13 +13,13 @@ use crate::tenants::TenantId;
 use crate::time::Instant;
 
 impl Pool {
-    pub(super) fn submit(&mut self, new: NewJob, actions: &mut Actions) {
+    pub(super) fn submit(&mut self, new: &NewJob, actions: &mut Actions) {
         let id = new.id;
         assert!(
             !self.jobs.contains_key(&id),
             "a job id is given once, and {id} is there already"
         );
-        let tenant = match self.admit(&new) {
+        let tenant = match self.admit(new) {
             Ok(tenant) => tenant,
             Err(refusal) => {
                 actions.push(Action::Refuse(id, refusal));
@@ -38,7 +38,7 @@ impl Pool {
         let arrival = self.arrivals;
         self.arrivals += 1;
         self.jobs
-            .insert(id, Job::new(&new, tenant, arrival, stage, expire_at));
+            .insert(id, Job::new(new, tenant, arrival, stage, expire_at));
         self.index_job(id);
         if let Some(at) = expire_at {
             self.alarms.set(at, Alarm::Expire(id));

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use wpool_protocol::id::JobId;
 
 use crate::queue::Place;
-use crate::tenants::TenantId;
+use crate::tenants::{Freedom, TenantId};
 
 /// What a start costs a tenant of weight 1. Divisible by the small weights that people use, and so far below the range of a pass
 /// that it does not overflow within 10^12 starts.
@@ -53,7 +53,7 @@ pub(crate) struct Class {
 struct Share {
     pass: u64,
     jobs: BTreeMap<Place, JobId>,
-    held: bool,
+    freedom: Freedom,
 }
 
 /// What of a class cannot be told from its jobs.
@@ -70,14 +70,14 @@ impl Passes {
 }
 
 impl Class {
-    pub(crate) fn insert(&mut self, tenant: TenantId, held: bool, place: Place, id: JobId) {
+    pub(crate) fn insert(&mut self, tenant: TenantId, freedom: Freedom, place: Place, id: JobId) {
         let virtual_time = self.virtual_time;
         let share = self.tenants.entry(tenant).or_default();
         if share.jobs.is_empty() {
             self.ahead.remove(&(share.pass, tenant));
             share.pass = share.pass.max(virtual_time);
-            share.held = held;
-            if !held {
+            share.freedom = freedom;
+            if freedom == Freedom::Free {
                 self.due.insert((share.pass, tenant));
             }
         }
@@ -106,7 +106,7 @@ impl Class {
         share.pass = pass.saturating_add(cost(weight(tenant)));
         if share.jobs.is_empty() {
             self.ahead.insert((share.pass, tenant));
-        } else if !share.held {
+        } else if share.freedom == Freedom::Free {
             self.due.insert((share.pass, tenant));
         }
         Some(id)
@@ -127,20 +127,23 @@ impl Class {
     }
 
     /// A tenant may not start jobs, or may again.
-    pub(crate) fn set_held(&mut self, tenant: TenantId, held: bool) {
+    pub(crate) fn set_freedom(&mut self, tenant: TenantId, freedom: Freedom) {
         let virtual_time = self.virtual_time;
         let Some(share) = self.tenants.get_mut(&tenant) else {
             return;
         };
-        if share.held == held || share.jobs.is_empty() {
+        if share.freedom == freedom || share.jobs.is_empty() {
             return;
         }
-        share.held = held;
-        if held {
-            self.due.remove(&(share.pass, tenant));
-        } else {
-            share.pass = share.pass.max(virtual_time);
-            self.due.insert((share.pass, tenant));
+        share.freedom = freedom;
+        match freedom {
+            Freedom::Held => {
+                self.due.remove(&(share.pass, tenant));
+            }
+            Freedom::Free => {
+                share.pass = share.pass.max(virtual_time);
+                self.due.insert((share.pass, tenant));
+            }
         }
     }
 

@@ -61,7 +61,8 @@ impl World {
     fn set_held(&mut self, tenant: usize, held: bool) {
         let of = self.tenants.get_mut(self.ids[tenant]);
         of.rule.running_max = held.then_some(0);
-        self.queue.set_held(self.ids[tenant], held);
+        let freedom = of.freedom();
+        self.queue.set_freedom(self.ids[tenant], freedom);
     }
 }
 

@@ -233,8 +233,8 @@ const CHECKED: &[Row] = &[
         Call::new("SYS_fcntl", libc::SYS_fcntl),
         Group::Descriptors,
         &[Case {
-            // SETLEASE, NOTIFY, SETDELEG.
-            when: &[Test::is(1, &[1024, 1026, 1032])],
+            // F_SETLEASE, F_NOTIFY, F_SETDELEG.
+            when: &[Test::is(1, &[1024, 1026, 1040])],
             answer: EINVAL,
         }],
         Answer::Allow,
