@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! - When [`Slot::build`] returns a slot, the host's root is gone and every layer that the policy asks
-//!   for stands; otherwise it says which does not, why, and what to do.
+//! - When [`Slot::build`] returns a slot, the host's root is gone and every layer stands but those that are only reported
+//!   (Landlock, cgroup); otherwise it says which does not, why, and what to do. There is no policy yet that works without.
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;

@@ -47,9 +47,6 @@ pub enum DialogueError {
     /// It sent a message that it may not send now.
     #[error("it sent a message that it was not asked for")]
     Unasked,
-    /// It sent more files than may come out.
-    #[error("it sent more than may come out")]
-    TooMuch,
     /// It cannot be spoken to.
     #[error("failed to speak with it")]
     Io(#[from] io::Error),

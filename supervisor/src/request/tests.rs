@@ -153,3 +153,30 @@ fn a_long_command_is_cut_in_listings_at_a_character() {
     assert_eq!(text.chars().count(), COMMAND_SHOWN_MAX);
     assert!(text.ends_with('…'));
 }
+
+#[test]
+fn nothing_that_a_job_holds_is_free() {
+    let bytes = |request: JobRequest| {
+        let job = resolve(request, &caller(Role::Admin), &config());
+        job.unwrap().bytes
+    };
+    let plain = || JobRequest {
+        command: vec!["x".to_owned()],
+        ..JobRequest::default()
+    };
+    let none = bytes(plain());
+    let many = || std::iter::repeat_n(String::new(), 1_000);
+    let arguments = JobRequest {
+        command: std::iter::once("x".to_owned()).chain(many()).collect(),
+        ..plain()
+    };
+    assert!(bytes(arguments) >= none + 1_000 * size_of::<String>() as u64);
+    let labels = (0..9).map(|n| (n.to_string(), String::new())).collect();
+    let labels = JobRequest { labels, ..plain() };
+    assert!(bytes(labels) > none);
+    let outputs = JobRequest {
+        outputs: vec!["out".to_owned()],
+        ..plain()
+    };
+    assert!(bytes(outputs) > none);
+}

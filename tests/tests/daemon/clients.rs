@@ -7,12 +7,13 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use wpool_tests::test;
 use wpool_tests::trial::Test;
-use wpool_tests::wpool::{Daemon, Said, wait_for};
+use wpool_tests::wpool::{Daemon, Said, resident_bytes, wait_for};
 
 pub(crate) const TESTS: &[Test] = &[
     test!(what_is_wrong_is_said_in_one_problem),
     test!(a_full_queue_says_which_limit_and_when_to_come_back),
     test!(a_body_that_is_too_large_is_refused_before_it_is_read),
+    test!(batches_without_an_end_stay_within_the_budget_of_bodies),
     test!(idle_connections_do_not_keep_others_out),
     test!(half_a_request_and_a_vanished_client_cost_nothing),
     test!(another_ordinary_user_is_refused, "root"),
@@ -140,6 +141,50 @@ fn a_body_that_is_too_large_is_refused_before_it_is_read() -> anyhow::Result<()>
     let head = String::from_utf8_lossy(&head[..len]).into_owned();
     ensure!(head.contains("413"), "{head}");
     works(&daemon)
+}
+
+fn batches_without_an_end_stay_within_the_budget_of_bodies() -> anyhow::Result<()> {
+    const CLIENTS: usize = 12;
+    let daemon = Daemon::start_with(
+        1,
+        "[http]\nbody_bytes_max = \"8M\"\nbodies_bytes_max = \"16M\"\n",
+    )?;
+    let before = resident_bytes(daemon.pid())?;
+    let line = vec![b' '; 7 << 20];
+    let mut most = before;
+    let streams = std::thread::scope(|scope| -> anyhow::Result<Vec<_>> {
+        let writers: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                scope.spawn(|| -> anyhow::Result<_> {
+                    let mut stream = daemon.connect()?;
+                    // Whoever is not read from gives up.
+                    stream.set_write_timeout(Some(std::time::Duration::from_secs(1)))?;
+                    stream.write_all(
+                        b"POST /v1/jobs/batch HTTP/1.1\r\nhost: wpool\r\ncontent-length: 90000000\r\n\r\n",
+                    )?;
+                    drop(stream.write_all(&line));
+                    Ok(stream)
+                })
+            })
+            .collect();
+        while writers.iter().any(|writer| !writer.is_finished()) {
+            most = most.max(resident_bytes(daemon.pid())?);
+        }
+        let ended = writers.into_iter().map(std::thread::ScopedJoinHandle::join);
+        ended
+            .map(|stream| stream.map_err(|_| anyhow::anyhow!("a writer panicked"))?)
+            .collect()
+    })?;
+    most = most.max(resident_bytes(daemon.pid())?);
+    // The budget, what a growing buffer is copied from, and what hyper and the allocator hold.
+    let grown = (most - before) >> 20;
+    ensure!(
+        grown < 48,
+        "12 lines of 7 MiB took {grown} MiB of a budget of 16"
+    );
+    works(&daemon)?;
+    drop(streams);
+    Ok(())
 }
 
 fn idle_connections_do_not_keep_others_out() -> anyhow::Result<()> {

@@ -17,6 +17,10 @@ use super::Bounds;
 use super::pattern::Patterns;
 use crate::beneath;
 
+/// How often a name may be held against a pattern: while it looks, a worker answers nobody, and one that is silent
+/// for seconds is killed. With 32 patterns these are the 128 Ki entries of a large box.
+const MATCHES_MAX: usize = 4 << 20;
+
 /// What was found.
 #[derive(Debug)]
 pub(super) struct Findings {
@@ -75,6 +79,9 @@ pub(super) fn walk(
     if patterns.texts().is_empty() {
         return search.findings;
     }
+    let entries_max = bounds
+        .entries
+        .min(MATCHES_MAX / patterns.texts().len().max(1));
     // The path of the innermost open directory, and how long it was before each of the open ones.
     let mut path: Vec<u8> = Vec::new();
     let mut open = Vec::from_iter(search.open(root, b".", &path).map(|top| (top, 0)));
@@ -95,7 +102,7 @@ pub(super) fn walk(
             continue;
         }
         search.entries += 1;
-        if search.entries > bounds.entries {
+        if search.entries > entries_max {
             search.findings.verdicts.fill(Verdict::Cut);
             break;
         }

@@ -1,7 +1,6 @@
 //! Reads a job's process tree in the worker's `/proc`.
 //!
-//! The worker's `/proc` shows what descends from the worker: itself, the job's init, spares and their
-//! inits, and the job. The job's are those in the pid namespace of its init. The name of that namespace
+//! The worker's `/proc` shows what descends from the worker: itself, the job's init, and the job. The job's are those in the pid namespace of its init. The name of that namespace
 //! is asked of the kernel for each new process; parents and process groups are the job's to choose.
 //!
 //! `/proc/PID/stat` stays open for each process: reading it again costs 3 µs instead of 8, and

@@ -187,7 +187,8 @@ pub fn bear(birth: &Birth<'_>) -> Result<Newborn, BirthError> {
         Ok(None) => exit_now(child::run(&plan)),
         Err(source) => return Err(BirthStep::Clone.failed()(source)),
     };
-    // The child's copies alone must decide when these pipes end.
+    // The child has copies of its own, which alone decide when these pipes end: the lifted ones go with `lifted`, when
+    // this returns, and nobody waits for an end before.
     drop((gate_read, failure_write));
     (birth.at_gate)(newborn.pid)
         .map_err(BirthStep::Settle.failed())
