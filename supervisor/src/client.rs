@@ -150,6 +150,8 @@ pub enum PoolOrder {
     Drain,
     /// Refuse jobs and finish what runs and what waits.
     DrainQueued,
+    /// Have so many workers.
+    Resize(u16),
 }
 
 /// A client of one control socket.
@@ -317,12 +319,26 @@ impl Client {
                 .json(&serde_json::json!({"state": "paused"}))?,
             PoolOrder::Resume => Call::new(Method::PATCH, "/v1/pool")
                 .json(&serde_json::json!({"state": "running"}))?,
+            PoolOrder::Resize(workers) => Call::new(Method::PATCH, "/v1/pool")
+                .json(&serde_json::json!({"workers": workers}))?,
             PoolOrder::Drain => Call::new(Method::POST, "/v1/pool/drain")
                 .json(&serde_json::json!({"queued": false}))?,
             PoolOrder::DrainQueued => Call::new(Method::POST, "/v1/pool/drain")
                 .json(&serde_json::json!({"queued": true}))?,
         };
         self.send(call).await.map(drop)
+    }
+
+    /// Ends everything that waits; so many jobs.
+    pub async fn clear(&self) -> Result<u64, ClientError> {
+        #[derive(serde::Deserialize)]
+        struct Cleared {
+            cleared: u64,
+        }
+        let cleared: Cleared = self
+            .fetch(Call::new(Method::POST, "/v1/pool/clear"))
+            .await?;
+        Ok(cleared.cleared)
     }
 
     async fn fetch<T: DeserializeOwned>(&self, call: Call) -> Result<T, ClientError> {

@@ -40,6 +40,7 @@ mod show;
 pub use bounds::{HttpBounds, LogSettings, Retention};
 pub use cores::usable_cores;
 pub use layers::{Flags, Source, load, read};
+pub use meaning::WORKERS_MAX;
 pub use raw::{LogFormat, LogLevel};
 pub use reference::reference;
 pub use reload::Reload;

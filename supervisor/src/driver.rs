@@ -50,6 +50,7 @@ mod seat;
 use births::Births;
 use command::{Command, Handle};
 use input::Input;
+use obey::Clearing;
 use recorder::Recorder;
 use register::Register;
 use seat::Seat;
@@ -83,6 +84,8 @@ pub struct Driver {
     /// What the last worker that was ready said of its sandbox.
     isolation: Isolation,
     life: Life,
+    /// Clearings of the queue that go on, first come first served.
+    clearings: Vec<Clearing>,
     /// Somebody could not wait for an orderly end: past this moment nobody does.
     interrupted: Option<tokio::time::Instant>,
 }
@@ -91,6 +94,8 @@ pub struct Driver {
 #[derive(Debug, Default)]
 struct Tally {
     ended: BTreeMap<JobState, u64>,
+    /// Of the cancelled, those that an operator cleared away.
+    cleared: u64,
     last_job_at: Option<Timestamp>,
 }
 
@@ -161,6 +166,7 @@ impl Driver {
             tally: Tally::default(),
             isolation: Isolation::default(),
             life: Life::Starting,
+            clearings: Vec::new(),
             interrupted: None,
         };
         (driver, handle)
@@ -229,6 +235,7 @@ impl Driver {
         };
         tokio::select! {
             () = abandoned => self.life = Life::Abandoned,
+            () = tokio::task::yield_now(), if !self.clearings.is_empty() => self.clear_some(),
             Some(input) = self.inputs.recv() => self.hear(input),
             Some(command) = self.commands.recv() => self.obey(command),
             () = self.notifier.watchdog_due() => self.notifier.feed_watchdog(),

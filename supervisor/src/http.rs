@@ -8,7 +8,7 @@
 //! | `GET /v1/jobs/{id}`, `DELETE` | how it is or ended; ends it or forgets how it ended |
 //! | `GET /v1/jobs/{id}/result` (`?wait=`) | 200 and the outcome, 202 and the state |
 //! | `GET /v1/jobs/{id}/output` (`?stream= &follow=`) | what it wrote: raw bytes of a stream, or NDJSON of both |
-//! | `GET /v1/status`, `PATCH /v1/pool`, `POST /v1/pool/drain` | the pool |
+//! | `GET /v1/status`, `PATCH /v1/pool`, `POST /v1/pool/drain`, `/v1/pool/clear` | the pool |
 //! | `GET /healthz`, `/readyz` | whether it lives, whether it works |
 //!
 //! Files: `server` (connections and their bounds: `connections`, `patient`, `explained`), `peer` (who is there), `body` and
@@ -91,6 +91,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/v1/status", get(pool::status))
         .route("/v1/pool", patch(pool::change))
         .route("/v1/pool/drain", post(pool::drain))
+        .route("/v1/pool/clear", post(pool::clear))
         .route("/healthz", get(pool::healthz))
         .route("/readyz", get(pool::readyz))
         .fallback(refusal::no_route)

@@ -45,6 +45,8 @@ pub enum JobEnding {
     Reported(Box<AttemptReport>),
     /// Somebody asked for its end while it waited, or while its worker was lost.
     Cancelled,
+    /// The queue was cleared.
+    Cleared,
     /// It did not start in time: `start_within_ms`.
     Expired(Millis),
     /// So many workers were lost over it.
@@ -90,6 +92,7 @@ pub fn outcome(ended: Ended) -> Outcome {
     let (limits_hit, usage) = match ended.ending {
         JobEnding::Reported(report) => (report.limits_hit, Some(usage(&report.usage))),
         JobEnding::Cancelled
+        | JobEnding::Cleared
         | JobEnding::Expired(_)
         | JobEnding::Quarantined(_)
         | JobEnding::Overran

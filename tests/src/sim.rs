@@ -64,6 +64,8 @@ pub struct Summary {
     pub reported: u64,
     /// Jobs that were cancelled without a report.
     pub cancelled: u64,
+    /// Jobs that the operator cleared away.
+    pub cleared: u64,
     /// Jobs that expired.
     pub expired: u64,
     /// Jobs that were quarantined.
@@ -90,6 +92,7 @@ impl Summary {
         self.requeued += other.requeued;
         self.reported += other.reported;
         self.cancelled += other.cancelled;
+        self.cleared += other.cleared;
         self.expired += other.expired;
         self.quarantined += other.quarantined;
         self.overran += other.overran;

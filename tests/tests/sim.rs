@@ -60,6 +60,7 @@ fn assert_every_end_was_seen(sum: &Summary) {
         requeued,
         reported,
         cancelled,
+        cleared,
         expired,
         quarantined,
         overran,
@@ -68,7 +69,7 @@ fn assert_every_end_was_seen(sum: &Summary) {
         parked,
         dropped,
     } = *sum;
-    let ends = reported + cancelled + expired + quarantined + overran + shut_down;
+    let ends = reported + cancelled + cleared + expired + quarantined + overran + shut_down;
     assert_eq!(submitted, refused + ends, "every job has one end");
     for (name, seen) in [
         ("events", events),
@@ -76,6 +77,7 @@ fn assert_every_end_was_seen(sum: &Summary) {
         ("requeued", requeued),
         ("reported", reported),
         ("cancelled", cancelled),
+        ("cleared", cleared),
         ("expired", expired),
         ("quarantined", quarantined),
         ("overran", overran),

@@ -82,6 +82,8 @@ pub enum KillReason {
     RetireIgnored,
     /// The pool shuts down.
     Shutdown,
+    /// Its slot is to go, and it was not ready yet.
+    Shrunk,
 }
 
 /// Why a run was lost.
@@ -105,6 +107,8 @@ pub enum Conclusion {
     },
     /// Somebody asked for its end while it waited, or while its worker was lost.
     Cancelled,
+    /// The operator cleared the queue while it waited.
+    Cleared,
     /// It did not start in time.
     Expired,
     /// Too many workers were lost over it.

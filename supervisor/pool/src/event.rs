@@ -45,6 +45,15 @@ pub enum Event {
         /// How long running jobs may go on.
         grace: Duration,
     },
+    /// The operator: have so many slots from now on.
+    ResizeRequested(u16),
+    /// The operator: end jobs that wait, of those that were submitted before; the oldest first.
+    ClearRequested {
+        /// Jobs submitted until then: [`Pool::submitted`](crate::pool::Pool::submitted).
+        submitted: u64,
+        /// Jobs to end with this event, at most: whoever has more to end comes again.
+        most: u32,
+    },
     /// The operator has changed the config.
     SettingsChanged(Settings),
     /// The operator has changed what tenants may take.

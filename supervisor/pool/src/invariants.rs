@@ -212,10 +212,11 @@ impl Pool {
                     "slot {id} would never be woken"
                 );
             }
+            let is_new = !matches!(slot.phase, Phase::Vacant) || self.course.ends();
             ensure!(
-                !self.course.ends() || may_end(&slot.phase),
+                self.keeps(id) || may_end(&slot.phase) || !is_new,
                 "I2",
-                "slot {id} is {:?} while the pool stops",
+                "slot {id} is {:?} and is to have no worker",
                 slot.phase
             );
         }

@@ -74,6 +74,16 @@ pub(crate) enum Stage {
     Concluding,
 }
 
+impl Stage {
+    /// Whether the job waits for a start.
+    pub(crate) const fn waits(self) -> bool {
+        match self {
+            Self::Ready | Self::Delayed(_) => true,
+            Self::OnSlot(_) | Self::Concluding => false,
+        }
+    }
+}
+
 impl Job {
     pub(crate) fn new(
         new: &NewJob,

@@ -143,6 +143,8 @@ impl Pool {
             Event::ResumeRequested => self.course = self.course.after(Request::Resume),
             Event::DrainRequested(scope) => self.course = self.course.after(Request::Drain(scope)),
             Event::ShutdownRequested { grace } => self.shut_down(grace, actions),
+            Event::ResizeRequested(slots) => self.resize(slots, actions),
+            Event::ClearRequested { submitted, most } => self.clear(submitted, most, actions),
             Event::SettingsChanged(settings) => self.change_settings(settings),
             Event::TenantRulesChanged(rules) => self.change_tenant_rules(rules),
             Event::TimeReached => {}
@@ -179,6 +181,16 @@ impl Pool {
             self.course = Course::Stopped;
             actions.push(Action::Stopped);
         }
+    }
+
+    /// Jobs that were submitted and accepted so far.
+    pub const fn submitted(&self) -> u64 {
+        self.arrivals
+    }
+
+    /// Whether a slot is to have a worker.
+    pub(crate) fn keeps(&self, id: SlotId) -> bool {
+        !self.course.ends() && id.0 < self.settings.slots
     }
 
     pub(crate) fn slot(&self, id: SlotId) -> &Slot {

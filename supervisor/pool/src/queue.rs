@@ -5,9 +5,8 @@
 //!
 //! # The share rule
 //!
-//! Of every `share_period` starts, at least one goes to each lower class that waits. So a class, from the moment it waits, is among
-//! the next `share_period` starts. A class waits while a job of it could start now: one whose tenants are all at
-//! their running limits does not.
+//! Of every `share_period` starts in a row at which a lower class waits, at least one goes to it. A class waits while a job of it could
+//! start now: one whose tenants are all at their running limits does not.
 //!
 //! Each lower class counts the starts that passed it over; its *slack* is how many more may. Two lower
 //! classes may run out of slack together, and one start cannot serve both: so with the slacks in
@@ -45,7 +44,7 @@ pub(crate) struct Queue {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Waiting {
     class: Class,
-    /// Starts that passed it over since it has waited or since its own last start.
+    /// Starts in a row at which it waited and that passed it over.
     passed: u32,
     /// Jobs of this class that may not start yet: only counted here.
     delayed: u64,
@@ -106,12 +105,13 @@ impl Queue {
         let weight = |tenant| tenants.get(tenant).rule.weight;
         let waiting = self.waiting_mut(priority);
         let id = waiting.class.take_next(weight)?;
-        waiting.passed = 0;
         for other in Priority::ALL {
             let waiting = self.waiting_mut(other);
-            if other != priority && waiting.class.is_due() {
-                waiting.passed = waiting.passed.saturating_add(1);
-            }
+            waiting.passed = if other != priority && waiting.class.is_due() {
+                waiting.passed.saturating_add(1)
+            } else {
+                0
+            };
         }
         self.settle();
         Some(id)
@@ -204,13 +204,9 @@ impl Queue {
         }
     }
 
-    /// A class that does not wait is passed over by nobody; whoever has been caught up with is forgotten.
+    /// Whoever has been caught up with is forgotten.
     fn settle(&mut self) {
         for priority in Priority::ALL {
-            let waiting = self.waiting_mut(priority);
-            if !waiting.class.is_due() {
-                waiting.passed = 0;
-            }
             while let Some(tenant) = self.waiting_mut(priority).class.forget_caught_up() {
                 self.forgotten.push(tenant);
             }

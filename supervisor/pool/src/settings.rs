@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// The numbers that the pool works by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Slots; fixed for the pool's life for now.
+    /// Slots that are wanted; [`ResizeRequested`](crate::event::Event::ResizeRequested) changes it.
     pub slots: u16,
     /// Jobs that have not ended, at most.
     pub queue_jobs: u64,

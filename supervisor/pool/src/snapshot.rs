@@ -106,9 +106,12 @@ impl Pool {
                 found: snapshot.version,
             });
         }
-        let in_order =
-            (0..snapshot.settings.slots).eq(snapshot.slots.iter().map(|slot| slot.worker.slot.0));
-        if !in_order {
+        let numbers = snapshot
+            .slots
+            .iter()
+            .map(|slot| usize::from(slot.worker.slot.0));
+        let in_order = numbers.eq(0..snapshot.slots.len());
+        if !in_order || snapshot.slots.len() < usize::from(snapshot.settings.slots) {
             return Err(RestoreError::Torn { what: "slots" });
         }
         let count = snapshot.jobs.len();

@@ -2,11 +2,12 @@
 
 use clap::{Args, Subcommand};
 use wpool::client::PoolOrder;
+use wpool::config::WORKERS_MAX;
 
 use super::SocketArgs;
 use super::screen::{Form, Screen};
 
-/// Pause, resume or drain the pool
+/// Pause, resume, drain, resize or clear the pool
 #[derive(Debug, Subcommand)]
 #[command(
     after_help = "Examples:\n  wpool pool pause\n  wpool pool drain --queued\n  wpool pool resume"
@@ -18,6 +19,10 @@ pub(crate) enum PoolCommand {
     Resume(ResumeArgs),
     /// Refuse jobs, finish what runs, leave the queue, stay up
     Drain(DrainArgs),
+    /// Have so many workers; what runs in one that goes may end
+    Resize(ResizeArgs),
+    /// End every job that waits, as cancelled; what runs goes on
+    Clear(ClearArgs),
 }
 
 /// Accept jobs and start none
@@ -47,12 +52,33 @@ pub(crate) struct DrainArgs {
     queued: bool,
 }
 
+/// Have so many workers; what runs in one that goes may end
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  wpool pool resize 8")]
+pub(crate) struct ResizeArgs {
+    #[command(flatten)]
+    socket: SocketArgs,
+    /// Workers
+    #[arg(value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=i64::from(WORKERS_MAX)))]
+    workers: u16,
+}
+
+/// End every job that waits, as cancelled; what runs goes on
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  wpool pool clear")]
+pub(crate) struct ClearArgs {
+    #[command(flatten)]
+    socket: SocketArgs,
+}
+
 pub(crate) async fn pool(command: PoolCommand, screen: &mut Screen<'_>) -> anyhow::Result<u8> {
     let (socket, order) = match command {
         PoolCommand::Pause(args) => (args.socket, PoolOrder::Pause),
         PoolCommand::Resume(args) => (args.socket, PoolOrder::Resume),
         PoolCommand::Drain(args) if args.queued => (args.socket, PoolOrder::DrainQueued),
         PoolCommand::Drain(args) => (args.socket, PoolOrder::Drain),
+        PoolCommand::Resize(args) => (args.socket, PoolOrder::Resize(args.workers)),
+        PoolCommand::Clear(args) => return clear(args, screen).await,
     };
     let client = socket.client().await?;
     client.order(order).await?;
@@ -60,6 +86,15 @@ pub(crate) async fn pool(command: PoolCommand, screen: &mut Screen<'_>) -> anyho
     match screen.form() {
         Form::Json => screen.json(&serde_json::json!({"state": status.state}))?,
         Form::Text => screen.line(&format!("the pool is {}", status.state))?,
+    }
+    Ok(0)
+}
+
+async fn clear(args: ClearArgs, screen: &mut Screen<'_>) -> anyhow::Result<u8> {
+    let cleared = args.socket.client().await?.clear().await?;
+    match screen.form() {
+        Form::Json => screen.json(&serde_json::json!({"cleared": cleared}))?,
+        Form::Text => screen.line(&format!("{cleared} jobs were cleared away"))?,
     }
     Ok(0)
 }

@@ -22,7 +22,7 @@ use super::{
 };
 
 /// Slots: what ids of their own there are for.
-const WORKERS_MAX: u16 = 4_096;
+pub const WORKERS_MAX: u16 = 4_096;
 
 impl Config {
     /// What `raw` means on a machine that gives us so many cores.

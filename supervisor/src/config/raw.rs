@@ -61,7 +61,7 @@ macro_rules! section {
 section! {
     /// `[pool]`: slots, queue, and what happens when workers die.
     PoolSection {
-        /// Workers. Default: one for each core that wpool may use (affinity and cgroup quota). Changed by a restart only.
+        /// Workers. Default: one for each core that wpool may use (affinity and cgroup quota).
         workers: u16,
         /// Jobs that have not ended, at most. Default 100000.
         queue_jobs: u64,

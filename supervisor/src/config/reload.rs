@@ -24,7 +24,6 @@ impl Config {
                 need_restart.push(key.to_owned());
             }
         };
-        keep("pool.workers", self.pool.slots != new.pool.slots);
         keep("pool.isolation", self.isolation != new.isolation);
         keep("http.group", self.http.group != new.http.group);
         keep(
@@ -37,7 +36,6 @@ impl Config {
         );
         keep("log.level", self.log.level != new.log.level);
         keep("log.format", self.log.format != new.log.format);
-        new.pool.slots = self.pool.slots;
         new.isolation = self.isolation;
         new.http.group.clone_from(&self.http.group);
         new.http.waiters_max = self.http.waiters_max;

@@ -131,7 +131,7 @@ fn a_reload_changes_limits_and_names_what_needs_a_restart() {
     )
     .unwrap();
     let reload = old.reloaded(new);
-    assert_eq!(reload.config.pool.slots, 3);
+    assert_eq!(reload.config.pool.slots, 9);
     assert_eq!(reload.config.pool.queue_jobs, 3);
     assert_eq!(reload.config.retention.count, 7);
     assert_eq!(
@@ -142,7 +142,6 @@ fn a_reload_changes_limits_and_names_what_needs_a_restart() {
     assert_eq!(
         reload.need_restart,
         [
-            "pool.workers",
             "pool.isolation",
             "log.level",
             "log.format",

@@ -202,7 +202,7 @@ impl Driver {
             seat.kill();
             let why = kill_in_words(reason);
             let detail = seat.violation.as_deref().unwrap_or_default();
-            if reason == KillReason::Shutdown {
+            if matches!(reason, KillReason::Shutdown | KillReason::Shrunk) {
                 tracing::debug!(
                     slot = worker.slot.0,
                     generation = worker.generation.0,

@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Status(Caller, oneshot::Sender<PoolStatus>),
     /// Tell the pool what to do.
     Order(PoolOrder, oneshot::Sender<()>),
+    /// End what waits, and say how many jobs that were.
+    Clear(oneshot::Sender<u64>),
     /// Use another config from now on, or say why that cannot be.
     Configure(Result<Box<Reload>, String>),
     /// Finish what runs, then stop.
@@ -58,6 +60,8 @@ pub enum PoolOrder {
     Drain,
     /// Refuse jobs and finish what runs and what waits.
     DrainQueued,
+    /// Have so many workers.
+    Resize(u16),
 }
 
 /// The answer to a submission.
@@ -227,6 +231,11 @@ impl Handle {
     /// Tells the pool what to do.
     pub async fn order(&self, order: PoolOrder) -> Result<(), Stopped> {
         self.ask(|reply| Command::Order(order, reply)).await
+    }
+
+    /// Ends what waits now; so many jobs.
+    pub async fn clear(&self) -> Result<u64, Stopped> {
+        self.ask(Command::Clear).await
     }
 
     /// Puts another config in force, or tells why it cannot be.

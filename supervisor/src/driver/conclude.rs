@@ -22,9 +22,10 @@ impl Driver {
             Conclusion::Reported { .. } => AttemptEnd::Exited,
             Conclusion::Overran { .. } => AttemptEnd::TimedOut,
             Conclusion::Shutdown => AttemptEnd::Shutdown,
-            Conclusion::Cancelled | Conclusion::Expired | Conclusion::Quarantined { .. } => {
-                AttemptEnd::WorkerLost
-            }
+            Conclusion::Cancelled
+            | Conclusion::Cleared
+            | Conclusion::Expired
+            | Conclusion::Quarantined { .. } => AttemptEnd::WorkerLost,
         };
         let Collected {
             report,
@@ -36,6 +37,7 @@ impl Driver {
             // The pool concludes so only what a report was heard of; without one the loss is the truth.
             (Conclusion::Reported { .. }, None) => JobEnding::Quarantined(1),
             (Conclusion::Cancelled, _) => JobEnding::Cancelled,
+            (Conclusion::Cleared, _) => JobEnding::Cleared,
             (Conclusion::Expired, _) => {
                 JobEnding::Expired(job.request.start_within.unwrap_or(Millis(0)))
             }
@@ -64,12 +66,16 @@ impl Driver {
             }
             Conclusion::Reported { .. }
             | Conclusion::Cancelled
+            | Conclusion::Cleared
             | Conclusion::Expired
             | Conclusion::Overran { .. } => {
                 tracing::debug!(job = %id, state = %outcome.state, cause, "ended");
             }
         }
         *self.tally.ended.entry(outcome.state).or_default() += 1;
+        if conclusion == Conclusion::Cleared {
+            self.tally.cleared += 1;
+        }
         self.tally.last_job_at = Some(now);
         job.tell_outcome(&outcome);
         let at = self.now();

@@ -43,9 +43,12 @@ impl Driver {
     fn slots(&self, caller: &Caller) -> Vec<SlotStatus> {
         let now = self.now();
         let slots = self.pool.slots();
-        let slots = slots.into_iter().zip(&self.seats).zip(&self.troubles);
         slots
-            .map(|((view, seat), trouble)| {
+            .into_iter()
+            .map(|view| {
+                let number = usize::from(view.worker.slot.0);
+                let seat = self.seats.get(number).and_then(Option::as_ref);
+                let trouble = self.troubles.get(number).and_then(Option::as_ref);
                 let job = view.attempt.map(|attempt| attempt.job).filter(|id| {
                     let job = self.register.live.get(id);
                     job.is_some_and(|job| may_see(caller, &job.request.tenant))
@@ -58,9 +61,9 @@ impl Driver {
                     since_ms: millis(now.since(view.since)),
                     jobs_done: view.jobs_done,
                     crashes: view.crashes,
-                    pid: seat.as_ref().map(|seat| seat.pid),
+                    pid: seat.map(|seat| seat.pid),
                     reason: match view.state {
-                        SlotState::Parked | SlotState::Starting => trouble.clone(),
+                        SlotState::Parked | SlotState::Starting => trouble.cloned(),
                         SlotState::Idle | SlotState::Busy | SlotState::Recycling => None,
                     },
                 }
@@ -77,7 +80,7 @@ impl Driver {
         }
         let why = self.troubles.iter().flatten().next();
         let why = why.map_or("workers end before they are ready", String::as_str);
-        let slots = self.seats.len();
+        let slots = self.pool.slots().len();
         Some(format!("{parked} of {slots} slots are parked: {why}"))
     }
 }

@@ -18,6 +18,18 @@ use crate::request::{Caller, ResolvedJob, Role};
 /// needs some ten ms for the largest tree; what takes longer hangs in it.
 const KILLED_WITHIN: Duration = Duration::from_secs(2);
 
+/// Jobs that are cleared away before anybody else is served: less than a millisecond of the driver's thread.
+const CLEARED_AT_ONCE: u32 = 100;
+
+/// A clearing of the queue that goes on.
+#[derive(Debug)]
+pub(super) struct Clearing {
+    /// Jobs that were submitted until it was asked for.
+    submitted: u64,
+    cleared: u64,
+    reply: oneshot::Sender<u64>,
+}
+
 /// Names of waiting jobs that the log shows when they end with the supervisor.
 const LOST_SHOWN_MAX: usize = 100;
 
@@ -33,14 +45,23 @@ impl Driver {
             Command::Status(caller, reply) => drop(reply.send(self.status(&caller))),
             Command::Order(order, reply) => {
                 tracing::info!(?order, "the pool is told");
+                if let PoolOrder::Resize(slots) = order {
+                    self.make_room(slots);
+                }
                 self.take_in(match order {
                     PoolOrder::Pause => Event::PauseRequested,
                     PoolOrder::Resume => Event::ResumeRequested,
                     PoolOrder::Drain => Event::DrainRequested(DrainScope::Running),
                     PoolOrder::DrainQueued => Event::DrainRequested(DrainScope::Queued),
+                    PoolOrder::Resize(slots) => Event::ResizeRequested(slots),
                 });
                 reply.send(()).unwrap_or_default();
             }
+            Command::Clear(reply) => self.clearings.push(Clearing {
+                submitted: self.pool.submitted(),
+                cleared: 0,
+                reply,
+            }),
             Command::Configure(reload) => {
                 self.notifier.reloading();
                 match reload {
@@ -118,12 +139,46 @@ impl Driver {
             tracing::warn!(key, "the config's new value holds from the next start on");
         }
         let config = Arc::new(reload.config);
+        if config.pool.slots != self.config.borrow().pool.slots {
+            self.make_room(config.pool.slots);
+            self.take_in(Event::ResizeRequested(config.pool.slots));
+        }
         let now = self.now();
         self.register.set_retention(now, config.retention);
         self.take_in(Event::SettingsChanged(config.pool));
         self.take_in(Event::TenantRulesChanged(config.tenants.clone()));
         self.config.send_replace(config);
         tracing::info!("the config was read again");
+    }
+
+    /// Seats for so many slots; those that go are emptied by their workers' ends.
+    fn make_room(&mut self, slots: u16) {
+        let wanted = usize::from(slots).max(self.seats.len());
+        self.seats.resize_with(wanted, || None);
+        self.troubles.resize(wanted, None);
+    }
+
+    /// Ends some of the jobs that are to be cleared away, and says so when there are no more.
+    pub(super) fn clear_some(&mut self) {
+        let Some(clearing) = self.clearings.first_mut() else {
+            return;
+        };
+        let submitted = clearing.submitted;
+        let before = self.tally.cleared;
+        self.take_in(Event::ClearRequested {
+            submitted,
+            most: CLEARED_AT_ONCE,
+        });
+        let cleared = self.tally.cleared - before;
+        if let Some(clearing) = self.clearings.first_mut() {
+            clearing.cleared += cleared;
+        }
+        if cleared < u64::from(CLEARED_AT_ONCE) {
+            let Clearing { cleared, reply, .. } = self.clearings.remove(0);
+            tracing::info!(cleared, "the queue was cleared");
+            // A client that has gone meanwhile has cleared it all the same.
+            reply.send(cleared).unwrap_or_default();
+        }
     }
 
     fn shut_down(&mut self) {

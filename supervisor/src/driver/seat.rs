@@ -151,5 +151,6 @@ pub(super) fn kill_in_words(reason: KillReason) -> &'static str {
         KillReason::Unbuilt => "it could not build a box",
         KillReason::RetireIgnored => "it did not retire when it was told to",
         KillReason::Shutdown => "the supervisor shut down",
+        KillReason::Shrunk => "the pool got fewer slots",
     }
 }

@@ -10,6 +10,7 @@ use wpool_protocol::status::{PoolState, SlotState};
 use super::peer::Peer;
 use super::refusal::Refusal;
 use super::{Shared, answer, body};
+use crate::config::WORKERS_MAX;
 use crate::driver::command::PoolOrder;
 use crate::request::Role;
 
@@ -18,6 +19,7 @@ use crate::request::Role;
 #[serde(deny_unknown_fields)]
 pub(super) struct Change {
     state: Option<Wanted>,
+    workers: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -48,18 +50,36 @@ pub(super) async fn change(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let order = match body::small_json::<Change>(&shared, &headers, body)
-        .await?
-        .state
-    {
-        Some(Wanted::Paused) => PoolOrder::Pause,
-        Some(Wanted::Running) => PoolOrder::Resume,
-        None => {
-            let detail = "say {\"state\": \"paused\"} or {\"state\": \"running\"}";
-            return Err(Refusal::bad_request(detail));
-        }
-    };
-    tell(&shared, &peer, order).await
+    let Change { state, workers } = body::small_json(&shared, &headers, body).await?;
+    if state.is_none() && workers.is_none() {
+        let detail = "say {\"state\": \"paused\"}, {\"state\": \"running\"} or {\"workers\": 4}";
+        return Err(Refusal::bad_request(detail));
+    }
+    if let Some(wanted) = workers.filter(|workers| !(1..=WORKERS_MAX).contains(workers)) {
+        return Err(Refusal::bad_request(format!(
+            "workers: it is {wanted} and must be 1 to {WORKERS_MAX}"
+        )));
+    }
+    may_change(&peer)?;
+    let state = state.map(|state| match state {
+        Wanted::Paused => PoolOrder::Pause,
+        Wanted::Running => PoolOrder::Resume,
+    });
+    for order in workers.map(PoolOrder::Resize).into_iter().chain(state) {
+        shared.handle.order(order).await?;
+    }
+    answer_state(&shared, &peer).await
+}
+
+/// Ends everything that waits; each of the jobs is told.
+pub(super) async fn clear(
+    State(shared): State<Shared>,
+    Extension(peer): Extension<Peer>,
+) -> Result<Response, Refusal> {
+    may_change(&peer)?;
+    let cleared = shared.handle.clear().await?;
+    let cleared = serde_json::json!({ "cleared": cleared });
+    Ok(answer::json(StatusCode::OK, &cleared))
 }
 
 pub(super) async fn drain(
@@ -74,15 +94,21 @@ pub(super) async fn drain(
     } else {
         PoolOrder::Drain
     };
-    tell(&shared, &peer, order).await
+    may_change(&peer)?;
+    shared.handle.order(order).await?;
+    answer_state(&shared, &peer).await
 }
 
-async fn tell(shared: &Shared, peer: &Peer, order: PoolOrder) -> Result<Response, Refusal> {
-    if peer.caller.role != Role::Admin {
-        let detail = "only the daemon's owner and root may change the pool";
-        return Err(Refusal::forbidden(detail));
+fn may_change(peer: &Peer) -> Result<(), Refusal> {
+    match peer.caller.role {
+        Role::Admin => Ok(()),
+        Role::Submitter => Err(Refusal::forbidden(
+            "only the daemon's owner and root may change the pool",
+        )),
     }
-    shared.handle.order(order).await?;
+}
+
+async fn answer_state(shared: &Shared, peer: &Peer) -> Result<Response, Refusal> {
     let state = shared.handle.status(&peer.caller).await?.state;
     let state = serde_json::json!({ "state": state });
     Ok(answer::json(StatusCode::OK, &state))

@@ -98,6 +98,7 @@ fn every_end_has_its_state_code_signal_and_sentence() {
         }),
         reported(Ending::Stopped),
         JobEnding::Cancelled,
+        JobEnding::Cleared,
         JobEnding::Expired(Millis(1_500)),
         JobEnding::Quarantined(1),
         JobEnding::Quarantined(3),

@@ -30,6 +30,11 @@ impl Verdict {
                 CauseDetail::Cancelled,
                 "somebody asked for its end".to_owned(),
             ),
+            JobEnding::Cleared => Self::because(
+                JobState::Cancelled,
+                CauseDetail::Cleared,
+                "an operator cleared the queue while it waited".to_owned(),
+            ),
             JobEnding::Expired(within) => Self::because(
                 JobState::Expired,
                 CauseDetail::Expired {

@@ -10,6 +10,9 @@ use wpool_protocol::job::Priority;
 use crate::sim::chance::Chance;
 use crate::sim::knobs::Knobs;
 
+/// The most slots that an operator asks for.
+pub(crate) const SLOTS_MAX: u16 = 6;
+
 /// All the tenants that there are.
 const TENANTS: [&str; 4] = ["ann", "bob", "cyd", "dan"];
 
@@ -48,9 +51,9 @@ pub(crate) fn job(id: JobId, knobs: &Knobs, chance: &mut Chance) -> NewJob {
     }
 }
 
-/// Something an operator would ask for.
-pub(crate) fn request(knobs: &Knobs, chance: &mut Chance) -> Event {
-    match chance.up_to(7) {
+/// Something an operator would ask for, when so many jobs have been accepted.
+pub(crate) fn request(knobs: &Knobs, accepted: u64, chance: &mut Chance) -> Event {
+    match chance.up_to(9) {
         0 => Event::PauseRequested,
         1 => Event::DrainRequested(DrainScope::Running),
         2 => Event::DrainRequested(DrainScope::Queued),
@@ -65,6 +68,11 @@ pub(crate) fn request(knobs: &Knobs, chance: &mut Chance) -> Event {
             ..knobs.settings()
         }),
         4 => Event::TenantRulesChanged(rules(knobs, chance)),
+        5 => Event::ResizeRequested(u16::try_from(chance.up_to(u64::from(SLOTS_MAX))).unwrap_or(1)),
+        6 => Event::ClearRequested {
+            submitted: accepted.saturating_sub(chance.up_to(3)),
+            most: u32::try_from(chance.between(1, 20)).unwrap_or(1),
+        },
         _ => Event::ResumeRequested,
     }
 }

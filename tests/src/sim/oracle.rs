@@ -42,7 +42,7 @@ pub(crate) struct Oracle {
     settings: Settings,
     now: Instant,
     jobs: BTreeMap<JobId, JobFile>,
-    submitted: u64,
+    accepted: u64,
     seats: BTreeMap<SlotId, seats::Seat>,
     records: BTreeMap<RecordId, Record>,
     records_asked: u64,
@@ -65,13 +65,24 @@ pub(crate) struct Oracle {
 struct JobFile {
     new: NewJob,
     submitted_at: Instant,
+    /// Its number among those that were accepted, from 0.
     arrival: u64,
     accepted_at: Option<Instant>,
-    cancelled: bool,
+    /// Who has asked for its end.
+    asked: Option<Asker>,
     runs: u32,
     lost: u32,
     not_before: Instant,
     place: Place,
+}
+
+/// Who has asked for a job's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    /// A client.
+    Client,
+    /// The operator, who cleared the queue.
+    Operator,
 }
 
 /// Where a job is.
@@ -86,6 +97,12 @@ enum Place {
     Concluding(Conclusion),
 }
 
+impl JobFile {
+    fn is_cancelled(&self) -> bool {
+        self.asked == Some(Asker::Client)
+    }
+}
+
 impl Oracle {
     pub(crate) fn new(settings: Settings) -> Self {
         Self {
@@ -95,7 +112,7 @@ impl Oracle {
             settings,
             now: Instant::START,
             jobs: BTreeMap::new(),
-            submitted: 0,
+            accepted: 0,
             records: BTreeMap::new(),
             records_asked: 0,
             durable: 0,
@@ -119,7 +136,7 @@ impl Oracle {
             Event::JobSubmitted(new) => self.hear_submission(new),
             Event::CancelRequested(id) => {
                 if let Some(job) = self.jobs.get_mut(id) {
-                    job.cancelled = true;
+                    job.asked.get_or_insert(Asker::Client);
                 }
             }
             Event::RecordSynced(id) => {
@@ -140,6 +157,24 @@ impl Oracle {
             Event::ShutdownRequested { grace } => {
                 let kill_at = now.after(*grace);
                 self.kill_at = Some(self.kill_at.map_or(kill_at, |old| old.min(kill_at)));
+            }
+            Event::ResizeRequested(slots) => {
+                let before = std::mem::replace(&mut self.settings.slots, (*slots).max(1));
+                for slot in (before..self.settings.slots).map(SlotId) {
+                    let seat = self.seats.entry(slot);
+                    let seat = seat.or_insert_with(|| seats::Seat::new(slot));
+                    if seat.is_empty() {
+                        seat.births = births::Births::default();
+                    }
+                }
+            }
+            Event::ClearRequested { submitted, most } => {
+                let waiting = self.jobs.values_mut();
+                let waiting = waiting.filter(|job| job.place == Place::Waiting);
+                let old = waiting.filter(|job| job.arrival < *submitted);
+                for job in old.take(*most as usize) {
+                    job.asked.get_or_insert(Asker::Operator);
+                }
             }
             Event::SettingsChanged(settings) => {
                 self.tolerated = self.reserved();
@@ -225,7 +260,7 @@ impl Oracle {
             let empty = self.seats[&slot.worker.slot].is_empty();
             let parked = slot.parked_until.is_some_and(|until| until > self.now);
             require!(
-                empty == parked || self.kill_at.is_some(),
+                empty == parked || self.kill_at.is_some() || !self.is_wanted(slot.worker.slot),
                 "slot {} has no worker and is not parked, or the reverse",
                 slot.worker.slot
             );
@@ -239,6 +274,11 @@ impl Oracle {
                 + dropped.out_of_place
         };
         Ok(())
+    }
+
+    /// Whether a slot is to have a worker.
+    fn is_wanted(&self, slot: SlotId) -> bool {
+        slot.0 < self.settings.slots
     }
 
     /// Count and bytes of all jobs that have not ended.

@@ -277,6 +277,8 @@ impl Moment {
             Event::ShutdownRequested { .. } => self.asked.push(Request::Shutdown),
             Event::WorkerViolated(_)
             | Event::SettingsChanged(_)
+            | Event::ResizeRequested(_)
+            | Event::ClearRequested { .. }
             | Event::TenantRulesChanged(_)
             | Event::TimeReached => {}
         }

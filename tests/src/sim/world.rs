@@ -208,7 +208,7 @@ impl World {
             }
             Next::Operate => {
                 self.again(Next::Operate, self.knobs.operator_ms);
-                let request = client::request(&self.knobs, &mut self.chance);
+                let request = client::request(&self.knobs, self.pool.submitted(), &mut self.chance);
                 self.give(request)
             }
             Next::KillSomebody => {
@@ -347,7 +347,7 @@ impl World {
     }
 
     fn any_slot(&mut self) -> SlotId {
-        let last = u64::from(self.knobs.slots - 1);
+        let last = u64::from(client::SLOTS_MAX - 1);
         SlotId(u16::try_from(self.chance.up_to(last)).unwrap_or(0))
     }
 
@@ -368,7 +368,7 @@ impl World {
             .map_or(0, |worker| worker.generation.0);
         let worker = match self.chance.up_to(2) {
             0 => WorkerRef {
-                slot: SlotId(self.knobs.slots),
+                slot: SlotId(client::SLOTS_MAX),
                 generation: Generation(1),
             },
             1 => WorkerRef {

@@ -9,10 +9,10 @@ use wpool_protocol::id::{JobId, SlotId};
 use crate::action::{Actions, Conclusion, KillReason};
 use crate::alarms::Alarm;
 use crate::course::{Course, Request};
-use crate::job::Stage;
 use crate::pool::Pool;
+use crate::restart::Breaker;
 use crate::settings::{Settings, TenantRules};
-use crate::slot::Phase;
+use crate::slot::{Phase, Slot};
 
 impl Pool {
     /// The new numbers hold from the next time they are looked at; moments that were set with the old ones stay.
@@ -36,12 +36,52 @@ impl Pool {
 
     /// The first event: every slot gets its worker.
     pub(super) fn spawn_first_workers(&mut self, actions: &mut Actions) {
-        // All slots leave this phase together, so the first one speaks for all.
-        let vacant = |phase: &Phase| matches!(phase, Phase::Vacant);
-        if self.slots.first().is_some_and(|slot| vacant(&slot.phase)) {
+        if !self.has_begun() {
             for id in self.slot_ids() {
-                self.spawn(id, actions);
+                if self.keeps(id) {
+                    self.spawn(id, actions);
+                }
             }
+        }
+    }
+
+    /// Whether the first event has been taken in: all slots left their first phase with it, so one speaks for all.
+    fn has_begun(&self) -> bool {
+        let first = self.slots.first();
+        first.is_none_or(|slot| !matches!(slot.phase, Phase::Vacant))
+    }
+
+    /// Slots beyond the first `slots` end when their jobs have; those that are missing come.
+    pub(super) fn resize(&mut self, slots: u16, actions: &mut Actions) {
+        self.settings.slots = slots.max(1);
+        let there = u16::try_from(self.slots.len()).unwrap_or(u16::MAX);
+        let has_begun = self.has_begun();
+        let missing = (there..self.settings.slots).map(|id| Slot::new(SlotId(id)));
+        self.slots.extend(missing);
+        if !has_begun {
+            return;
+        }
+        for id in self.slot_ids() {
+            match (self.keeps(id), self.slot(id).phase) {
+                (true, Phase::Vacant | Phase::Closed) => {
+                    // What once parked it was another time.
+                    self.change(id, |slot| slot.breaker = Breaker::default());
+                    self.spawn(id, actions);
+                }
+                (true, _) => {}
+                (false, _) => self.close_slot(id, KillReason::Shrunk, actions),
+            }
+        }
+    }
+
+    /// Ends the oldest jobs that wait.
+    pub(super) fn clear(&mut self, submitted: u64, most: u32, actions: &mut Actions) {
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let waiting = self.jobs.values().filter(|job| job.stage.waits());
+        let old = waiting.filter(|job| job.arrival < submitted);
+        let ids: Vec<JobId> = old.map(|job| job.id).take(most).collect();
+        for id in ids {
+            self.conclude(id, Conclusion::Cleared, actions);
         }
     }
 
@@ -57,7 +97,9 @@ impl Pool {
         }
         if !before.ends() {
             self.conclude_waiting(actions);
-            self.close_slots(actions);
+            for id in self.slot_ids() {
+                self.close_slot(id, KillReason::Shutdown, actions);
+            }
         }
     }
 
@@ -70,38 +112,30 @@ impl Pool {
     }
 
     fn conclude_waiting(&mut self, actions: &mut Actions) {
-        let waits = |stage: Stage| match stage {
-            Stage::Ready | Stage::Delayed(_) => true,
-            Stage::OnSlot(_) | Stage::Concluding => false,
-        };
-        let waiting: Vec<JobId> = self
-            .jobs
-            .values()
-            .filter(|job| waits(job.stage))
-            .map(|job| job.id)
-            .collect();
+        let waiting = self.jobs.values().filter(|job| job.stage.waits());
+        let waiting: Vec<JobId> = waiting.map(|job| job.id).collect();
         for id in waiting {
             self.conclude(id, Conclusion::Shutdown, actions);
         }
     }
 
-    fn close_slots(&mut self, actions: &mut Actions) {
-        for id in self.slot_ids() {
-            match self.slot(id).phase {
-                Phase::Vacant | Phase::Parked { .. } => self.enter(id, Phase::Closed),
-                // It may not have got so far as to understand an order to retire.
-                Phase::Starting { .. } => self.kill(id, KillReason::Shutdown, actions),
-                Phase::Idle(_) => self.retire(id, actions),
-                Phase::Loading(_)
-                | Phase::Running(_)
-                | Phase::Ending(_)
-                | Phase::Retiring { .. }
-                | Phase::Closed => {}
-            }
+    /// A slot that is not to have a worker any more: a job in it may end.
+    fn close_slot(&mut self, id: SlotId, reason: KillReason, actions: &mut Actions) {
+        match self.slot(id).phase {
+            Phase::Vacant | Phase::Parked { .. } => self.enter(id, Phase::Closed),
+            // It may not have got so far as to understand an order to retire.
+            Phase::Starting { .. } => self.kill(id, reason, actions),
+            Phase::Idle(_) => self.retire(id, actions),
+            Phase::Loading(_)
+            | Phase::Running(_)
+            | Phase::Ending(_)
+            | Phase::Retiring { .. }
+            | Phase::Closed => {}
         }
     }
 
     fn slot_ids(&self) -> impl Iterator<Item = SlotId> + use<> {
-        (0..self.settings.slots).map(SlotId)
+        let count = u16::try_from(self.slots.len()).unwrap_or(u16::MAX);
+        (0..count).map(SlotId)
     }
 }

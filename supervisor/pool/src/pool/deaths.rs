@@ -56,7 +56,9 @@ impl Pool {
         };
         let crashed = match lost {
             Some(Lost::Exited) => true,
-            Some(Lost::Killed(reason)) => reason != KillReason::Shutdown,
+            Some(Lost::Killed(reason)) => {
+                !matches!(reason, KillReason::Shutdown | KillReason::Shrunk)
+            }
             None => false,
         };
         let time = run.map_or(Duration::ZERO, |run| self.now.since(run.began));
@@ -121,7 +123,7 @@ impl Pool {
 
     /// A slot has lost its worker: decides about the next one.
     fn succeed(&mut self, id: SlotId, counted: Counted, actions: &mut Actions) {
-        if self.course.ends() {
+        if !self.keeps(id) {
             self.enter(id, Phase::Closed);
             return;
         }

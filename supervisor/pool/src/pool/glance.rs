@@ -36,9 +36,12 @@ impl Pool {
         }
     }
 
-    /// The slots, in order.
+    /// The slots, in order; those that are gone are not among them.
     pub fn slots(&self) -> Vec<SlotView> {
-        self.slots.iter().map(Slot::view).collect()
+        let there = |slot: &&Slot| {
+            slot.worker.slot.0 < self.settings.slots || !matches!(slot.phase, Phase::Closed)
+        };
+        self.slots.iter().filter(there).map(Slot::view).collect()
     }
 
     /// A job that has not ended.
@@ -72,7 +75,9 @@ impl Pool {
     }
 
     fn state(&self) -> PoolState {
-        let degraded = |slot: &Slot| slot.breaker.state() != BreakerState::Closed;
+        let degraded = |slot: &Slot| {
+            self.keeps(slot.worker.slot) && slot.breaker.state() != BreakerState::Closed
+        };
         match self.course {
             Course::Stopping { .. } | Course::Killing | Course::Stopped => PoolState::Stopping,
             Course::Open { drain: Some(_), .. } => PoolState::Draining,

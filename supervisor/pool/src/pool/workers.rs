@@ -110,10 +110,10 @@ impl Pool {
                     slot.jobs_done += 1;
                     slot.breaker.prove();
                 });
-                if self.course.ends() {
-                    self.retire(id, actions);
-                } else {
+                if self.keeps(id) {
                     self.enter(id, Phase::Idle(Settled::Proved));
+                } else {
+                    self.retire(id, actions);
                 }
             }
         }
@@ -129,6 +129,8 @@ impl Pool {
     /// Kills the worker in a slot, if one lives there and has not been killed already.
     pub(super) fn kill(&mut self, id: SlotId, reason: KillReason, actions: &mut Actions) {
         let (counted, run) = match self.slot(id).phase {
+            // That it was too slow for a slot that is to go says nothing about the slot.
+            Phase::Starting { .. } if reason == KillReason::Shrunk => (Counted::No, None),
             Phase::Starting { .. } => (Counted::Yes, None),
             Phase::Idle(settled) => (settled.counts_death(self.now), None),
             Phase::Loading(run) | Phase::Running(run) => (counts_kill(reason), Some(run)),
@@ -156,6 +158,7 @@ const fn counts_kill(reason: KillReason) -> Counted {
         | KillReason::Overrun
         | KillReason::StopIgnored
         | KillReason::RetireIgnored
-        | KillReason::Shutdown => Counted::No,
+        | KillReason::Shutdown
+        | KillReason::Shrunk => Counted::No,
     }
 }

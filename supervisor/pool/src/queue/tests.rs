@@ -58,9 +58,9 @@ impl World {
         self.queue.take_next(share_period, &self.tenants)
     }
 
-    fn set_held(&mut self, tenant: usize, held: bool) {
+    fn set_running_max(&mut self, tenant: usize, running_max: Option<u32>) {
         let of = self.tenants.get_mut(self.ids[tenant]);
-        of.rule.running_max = held.then_some(0);
+        of.rule.running_max = running_max;
         let freedom = of.freedom();
         self.queue.set_freedom(self.ids[tenant], freedom);
     }
@@ -213,11 +213,11 @@ proptest! {
                 }
                 Move::Hold(tenant) => {
                     held[tenant] = true;
-                    world.set_held(tenant, true);
+                    world.set_running_max(tenant, Some(0));
                 }
                 Move::Release(tenant) => {
                     held[tenant] = false;
-                    world.set_held(tenant, false);
+                    world.set_running_max(tenant, None);
                 }
                 Move::Start => {
                     let may = waiting.values().any(|known| !held[known.tenant]);
@@ -252,12 +252,6 @@ proptest! {
             let could = |class, tenant: usize| {
                 !held[tenant] && waiting.values().any(|it| it.priority == class && it.tenant == tenant)
             };
-            for (class, passed) in Priority::ALL.into_iter().zip(&mut passed) {
-                let waits = waiting.values().any(|it| it.priority == class && !held[it.tenant]);
-                if !waits {
-                    *passed = 0;
-                }
-            }
             for class in Priority::ALL {
                 for a in 0..TENANTS {
                     for b in a + 1..TENANTS {

@@ -57,8 +57,8 @@ impl Births {
         self.life = Life::Proved;
     }
 
-    pub(super) fn kill(&mut self, now: Instant) {
-        self.life = Life::Killed(self.counts(now));
+    pub(super) fn kill(&mut self, now: Instant, reason: KillReason) {
+        self.life = Life::Killed(self.counts(now) && reason != KillReason::Shrunk);
     }
 
     pub(super) fn death(&mut self, now: Instant, lost: Lost) {

@@ -9,18 +9,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::sim::oracle::seats::Over;
-use crate::sim::oracle::{JobFile, Oracle, Place, Verdict};
+use crate::sim::oracle::{Asker, JobFile, Oracle, Place, Verdict};
 
 impl Oracle {
     pub(super) fn hear_submission(&mut self, new: &NewJob) {
-        self.submitted += 1;
         self.summary.submitted += 1;
         let file = JobFile {
             new: new.clone(),
             submitted_at: self.now,
-            arrival: self.submitted,
+            arrival: u64::MAX,
             accepted_at: None,
-            cancelled: false,
+            asked: None,
             runs: 0,
             lost: 0,
             not_before: self.now.after(new.delay),
@@ -45,9 +44,12 @@ impl Oracle {
         self.records.insert(id, record);
         match record {
             Record::Accepted(job) => {
+                let arrival = self.accepted;
+                self.accepted += 1;
                 let file = self.file(job)?;
                 require!(file.place == Place::New, "{job} is accepted twice");
                 file.place = Place::Waiting;
+                file.arrival = arrival;
                 let (count, bytes) = self.reserved();
                 require!(
                     count <= self.settings.queue_jobs && bytes <= self.settings.queue_bytes,
@@ -138,7 +140,10 @@ impl Oracle {
             "{attempt} was not lost so: {lost:?}"
         );
         require!(!stops, "{attempt} is requeued while the pool stops");
-        require!(!file.cancelled, "{attempt} is requeued although cancelled");
+        require!(
+            !file.is_cancelled(),
+            "{attempt} is requeued although cancelled"
+        );
         require!(
             lost != Lost::Killed(KillReason::Overrun),
             "{attempt} is requeued although it overran"
@@ -199,8 +204,9 @@ impl Oracle {
                     })
             }
             Conclusion::Cancelled => {
-                file.cancelled && (waits || ordinary || lost == Some(by_shutdown))
+                file.is_cancelled() && (waits || ordinary || lost == Some(by_shutdown))
             }
+            Conclusion::Cleared => waits && file.asked == Some(Asker::Operator),
             Conclusion::Expired => {
                 let within = file.new.start_within;
                 waits
@@ -208,11 +214,11 @@ impl Oracle {
                     && within.is_some_and(|within| now > file.submitted_at.after(within))
             }
             Conclusion::Quarantined { lost } => {
-                lost == file.lost && no_more && ordinary && !file.cancelled
+                lost == file.lost && no_more && ordinary && !file.is_cancelled()
             }
             Conclusion::Shutdown => {
                 let run_ends = lost == Some(by_shutdown) || (ordinary && !no_more);
-                stops && (waits || run_ends && !file.cancelled)
+                stops && (waits || run_ends && !file.is_cancelled())
             }
         };
         require!(
@@ -247,6 +253,7 @@ impl Oracle {
         let counter = match conclusion {
             Conclusion::Reported { .. } => &mut self.summary.reported,
             Conclusion::Cancelled => &mut self.summary.cancelled,
+            Conclusion::Cleared => &mut self.summary.cleared,
             Conclusion::Expired => &mut self.summary.expired,
             Conclusion::Quarantined { .. } => &mut self.summary.quarantined,
             Conclusion::Overran { .. } => &mut self.summary.overran,
@@ -288,7 +295,11 @@ impl Oracle {
                 Place::Over(over) => return Err(format!("nothing becomes of {id}: {over:?}")),
                 Place::Running(_) | Place::Concluding(_) => {}
                 Place::Waiting => {
-                    require!(!job.cancelled, "{id} waits on although cancelled");
+                    let asked = job.asked;
+                    require!(
+                        asked.is_none(),
+                        "{id} waits on although asked to end: {asked:?}"
+                    );
                     require!(self.kill_at.is_none(), "{id} waits while the pool stops");
                     let late = job
                         .new

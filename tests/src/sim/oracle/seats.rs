@@ -6,7 +6,7 @@ use wpool_pool::time::Instant;
 use wpool_protocol::id::{AttemptRef, Generation, SlotId, WorkerRef};
 
 use crate::sim::oracle::births::Births;
-use crate::sim::oracle::{Oracle, Place, Verdict};
+use crate::sim::oracle::{JobFile, Oracle, Place, Verdict};
 use crate::sim::process::Reality;
 
 /// What is known of a slot: by orders given and news heard.
@@ -234,6 +234,10 @@ impl Oracle {
             !reality.lives_in(worker.slot),
             "{worker} is born beside a living one"
         );
+        require!(
+            self.is_wanted(worker.slot),
+            "{worker} is born in a slot that is to go"
+        );
         let seat = self
             .seats
             .get_mut(&worker.slot)
@@ -272,7 +276,7 @@ impl Oracle {
 
     pub(super) fn judge_stop(&mut self, worker: WorkerRef, attempt: AttemptRef) -> Verdict {
         let stop_by = by(self.now, self.settings.overrun_slack);
-        let cancelled = self.file(attempt.job)?.cancelled;
+        let cancelled = self.file(attempt.job)?.is_cancelled();
         require!(cancelled, "nobody asked for the end of {attempt}");
         let seat = self.seat(worker)?;
         match &mut seat.state {
@@ -304,6 +308,7 @@ impl Oracle {
 
     pub(super) fn judge_kill(&mut self, worker: WorkerRef, reason: KillReason) -> Verdict {
         let (now, kill_at) = (self.now, self.kill_at);
+        let wanted = self.is_wanted(worker.slot);
         let seat = self.seat(worker)?;
         let run = match seat.state {
             Seated::Busy(run) => Some((run.attempt, run.began)),
@@ -316,17 +321,21 @@ impl Oracle {
         let by_shutdown = kill_at.is_some_and(|at| at <= now || booting);
         let justified = seat.must_kill == Some(reason)
             || seat.overdue(now) == Some(reason)
-            || (reason == KillReason::Shutdown && by_shutdown);
+            || (reason == KillReason::Shutdown && by_shutdown)
+            || (reason == KillReason::Shrunk && !wanted && booting);
         require!(justified, "{worker} is killed for {reason:?}: {seat:?}");
         seat.must_kill = None;
-        seat.births.kill(now);
+        seat.births.kill(now, reason);
         seat.state = Seated::Killed(reason, run);
         self.summary.kills += 1;
         Ok(())
     }
 
     pub(super) fn judge_retire(&mut self, worker: WorkerRef) -> Verdict {
-        require!(self.kill_at.is_some(), "{worker} is retired without need");
+        require!(
+            self.kill_at.is_some() || !self.is_wanted(worker.slot),
+            "{worker} is retired without need"
+        );
         let by = by(self.now, self.settings.silence_max);
         let seat = self.seat(worker)?;
         require!(
@@ -341,9 +350,11 @@ impl Oracle {
     /// Whoever must be killed has been, whoever must be asked or told to stop has been.
     pub(super) fn settle_seats(&mut self) -> Verdict {
         let grace_over = self.kill_at.is_some_and(|at| at <= self.now);
+        let wanted = self.settings.slots;
         for seat in self.seats.values_mut() {
             let worker = seat.worker;
-            if self.kill_at.is_none() && seat.is_empty() {
+            let keeps = self.kill_at.is_none() && worker.slot.0 < wanted;
+            if keeps && seat.is_empty() {
                 seat.births.settle(worker, self.now, &self.settings)?;
             }
             require!(
@@ -355,7 +366,7 @@ impl Oracle {
                     let cancelled = self
                         .jobs
                         .get(&run.attempt.job)
-                        .is_none_or(|job| job.cancelled);
+                        .is_none_or(JobFile::is_cancelled);
                     require!(
                         cancelled == run.stop_by.is_some(),
                         "{} is cancelled and not stopped, or the reverse",
@@ -370,7 +381,7 @@ impl Oracle {
                     require!(!grace_over, "{worker} lives on after the grace");
                 }
                 Seated::Booting { .. } | Seated::Free => {
-                    require!(self.kill_at.is_none(), "{worker} lives on at a shutdown");
+                    require!(keeps, "{worker} lives on in a slot that is to go");
                 }
                 Seated::Retiring { .. } => {
                     require!(!grace_over, "{worker} lives on after the grace");

@@ -13,7 +13,7 @@ use crate::sim::process::Reality;
 /// What was started, as far as the next starts depend on it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Starts {
-    /// Starts that went to others since a class has waited, or since its own last start.
+    /// Starts in a row that went to others while a class waited.
     passed: BTreeMap<Priority, u32>,
     /// Of each class and each two tenants that both could start jobs there since: what they started.
     shares: BTreeMap<(Priority, String, String), (u64, u64)>,
@@ -142,12 +142,10 @@ impl Oracle {
         Ok(())
     }
 
-    /// Which classes wait, and which tenants could start jobs beside each other.
+    /// Which tenants could start jobs beside each other.
     fn take_stock(&mut self) {
         let heads = self.heads();
         let could = |class: Priority, tenant: &str| heads.contains_key(&(class, tenant.to_owned()));
-        let waits = |class: Priority| heads.keys().any(|(of, _)| *of == class);
-        self.starts.passed.retain(|class, _| waits(*class));
         self.starts
             .shares
             .retain(|(class, a, b), _| could(*class, a) && could(*class, b));
