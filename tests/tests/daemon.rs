@@ -7,6 +7,7 @@ mod daemon {
     pub(crate) mod clients;
     pub(crate) mod jobs;
     pub(crate) mod life;
+    pub(crate) mod operator;
 }
 
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         daemon::jobs::TESTS,
         daemon::clients::TESTS,
         daemon::life::TESTS,
+        daemon::operator::TESTS,
         daemon::chaos::TESTS,
     ])
 }

@@ -1,0 +1,188 @@
+//! What an operator does to a pool at work: resize, clear, and what tenants may take.
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use wpool_tests::test;
+use wpool_tests::trial::Test;
+use wpool_tests::wpool::Daemon;
+
+pub(crate) const TESTS: &[Test] = &[
+    test!(a_pool_is_resized_under_load_and_loses_nothing),
+    test!(a_cleared_queue_tells_every_job_and_leaves_what_runs),
+    test!(low_work_starts_behind_an_endless_stream_of_high),
+    test!(a_small_tenant_is_done_while_a_large_one_waits),
+    test!(a_tenant_takes_no_more_than_it_may),
+];
+
+/// Submits a job and gives its id.
+fn submit(daemon: &Daemon, job: &Value) -> anyhow::Result<String> {
+    let answer = daemon.post("/v1/jobs", job)?;
+    ensure!(answer.status == 201, "{answer:?}");
+    let id = answer.json()?["id"].as_str().map(str::to_owned);
+    id.context("no id")
+}
+
+fn outcome(daemon: &Daemon, id: &str) -> anyhow::Result<Value> {
+    let answer = daemon.get(&format!("/v1/jobs/{id}/result?wait=60s"))?;
+    ensure!(answer.status == 200, "{answer:?}");
+    answer.json()
+}
+
+fn a_pool_is_resized_under_load_and_loses_nothing() -> anyhow::Result<()> {
+    let mut daemon = Daemon::start(2)?;
+    let job = json!({"command": ["sh", "-c", "sleep 0.02; echo done"]});
+    let ids: Vec<_> = (0..120)
+        .map(|_| submit(&daemon, &job))
+        .collect::<Result<_, _>>()?;
+    for workers in [8, 1, 3] {
+        let said = daemon.wpool(["pool", "resize", &workers.to_string()])?;
+        ensure!(said.code == 0, "{said:?}");
+        daemon.wait_until("it has its new size", |daemon| {
+            Ok(daemon.status()?["workers"].as_array().map(Vec::len) == Some(workers))
+        })?;
+    }
+    for id in &ids {
+        let outcome = outcome(&daemon, id)?;
+        ensure!(outcome["stdout"] == "done\n", "{outcome}");
+        let attempts = outcome["attempts"].as_array().map(Vec::len);
+        ensure!(attempts == Some(1), "a resize cost an attempt: {outcome}");
+    }
+    for workers in ["0", "5000", "two"] {
+        let said = daemon.wpool(["pool", "resize", workers])?;
+        ensure!(
+            said.code != 0 && said.stderr.lines().count() == 1,
+            "{said:?}"
+        );
+    }
+    Ok(())
+}
+
+fn a_cleared_queue_tells_every_job_and_leaves_what_runs() -> anyhow::Result<()> {
+    let mut daemon = Daemon::start(1)?;
+    let runs = submit(
+        &daemon,
+        &json!({"command": ["sh", "-c", "sleep 0.5; exit 3"]}),
+    )?;
+    daemon.wait_until("it runs", |daemon| Ok(daemon.status()?["active"] == 1))?;
+    let job = json!({"command": ["true"], "delay_ms": 0});
+    let waiting: Vec<_> = (0..450)
+        .map(|_| submit(&daemon, &job))
+        .collect::<Result<_, _>>()?;
+    let said = daemon.wpool(["pool", "clear", "--json"])?;
+    ensure!(said.json()?["cleared"] == 450, "{said:?}");
+    for id in &waiting {
+        let outcome = outcome(&daemon, id)?;
+        ensure!(outcome["state"] == "cancelled", "{outcome}");
+        ensure!(outcome["cause"]["kind"] == "cleared", "{outcome}");
+    }
+    ensure!(outcome(&daemon, &runs)?["exit_code"] == 3);
+    ensure!(daemon.status()?["queued"]["total"] == 0);
+    Ok(())
+}
+
+/// The order in which jobs were started, by their labels.
+fn order_of_starts(daemon: &Daemon, ids: &[String]) -> anyhow::Result<Vec<String>> {
+    let mut starts = Vec::new();
+    for id in ids {
+        let outcome = outcome(daemon, id)?;
+        let started = outcome["started_at"]
+            .as_str()
+            .context("no start")?
+            .to_owned();
+        let name = outcome["labels"]["name"].as_str().unwrap_or_default();
+        starts.push((started, name.to_owned()));
+    }
+    starts.sort();
+    Ok(starts.into_iter().map(|(_, name)| name).collect())
+}
+
+fn low_work_starts_behind_an_endless_stream_of_high() -> anyhow::Result<()> {
+    let daemon = Daemon::start(1)?;
+    ensure!(daemon.wpool(["pool", "pause"])?.code == 0);
+    // Long enough for their starts to be told apart by the ms of their time.
+    let job = |priority: &str| json!({"command": ["sleep", "0.003"], "priority": priority, "labels": {"name": priority}});
+    let mut ids = Vec::new();
+    for _ in 0..60 {
+        ids.push(submit(&daemon, &job("high"))?);
+    }
+    for _ in 0..3 {
+        ids.push(submit(&daemon, &job("low"))?);
+    }
+    ensure!(daemon.wpool(["pool", "resume"])?.code == 0);
+    let order = order_of_starts(&daemon, &ids)?;
+    let low = order.iter().enumerate().filter(|(_, name)| *name == "low");
+    let low: Vec<_> = low.map(|(place, _)| place).collect();
+    ensure!(
+        low == [9, 19, 29],
+        "low jobs are number {low:?} of {order:?}"
+    );
+    Ok(())
+}
+
+fn a_small_tenant_is_done_while_a_large_one_waits() -> anyhow::Result<()> {
+    let daemon = Daemon::start_with(1, "[tenant.heavy]\nweight = 3\n")?;
+    ensure!(daemon.wpool(["pool", "pause"])?.code == 0);
+    let job = |tenant: &str| json!({"command": ["sleep", "0.003"], "tenant": tenant, "labels": {"name": tenant}});
+    let mut ids = Vec::new();
+    for (tenant, count) in [("large", 100), ("small", 10), ("heavy", 60)] {
+        for _ in 0..count {
+            ids.push(submit(&daemon, &job(tenant))?);
+        }
+    }
+    ensure!(daemon.wpool(["pool", "resume"])?.code == 0);
+    let order = order_of_starts(&daemon, &ids)?;
+    let among = |first: usize, tenant: &str| {
+        order
+            .iter()
+            .take(first)
+            .filter(|name| *name == tenant)
+            .count()
+    };
+    // 1 : 1 : 3 as long as all three wait.
+    let shares = ["large", "small", "heavy"].map(|tenant| among(50, tenant));
+    ensure!(shares == [10, 10, 30], "{shares:?} of {order:?}");
+    Ok(())
+}
+
+fn a_tenant_takes_no_more_than_it_may() -> anyhow::Result<()> {
+    let mut daemon = Daemon::start_with(
+        3,
+        "[tenant.small]\nrunning_max = 1\nqueue_jobs = 4\n[tenant.default]\nqueue_jobs = 50\n",
+    )?;
+    let job = json!({"command": ["sleep", "0.5"], "tenant": "small"});
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(submit(&daemon, &job)?);
+    }
+    let refused = daemon.post("/v1/jobs", &job)?;
+    ensure!(refused.status == 429, "{refused:?}");
+    let problem = refused.json()?;
+    ensure!(problem["limit"] == "tenant.queue_jobs", "{problem}");
+    ensure!(problem["allowed"] == 4, "{problem}");
+    let wait = problem["retry_after_ms"].as_u64().context("no wait")?;
+    ensure!(wait > 0, "{problem}");
+    // Two of three workers idle, and only one job of the tenant's runs.
+    daemon.wait_until("one runs", |daemon| Ok(daemon.status()?["active"] == 1))?;
+    ensure!(
+        daemon.status()?["queued"]["total"] == 3,
+        "{}",
+        daemon.status()?
+    );
+    let other = daemon.outcome_of(&json!({"command": ["echo", "hi"]}))?;
+    ensure!(other["stdout"] == "hi\n", "{other}");
+    let spans = ids
+        .iter()
+        .map(|id| {
+            let outcome = outcome(&daemon, id)?;
+            let at = |name: &str| outcome[name].as_str().unwrap_or_default().to_owned();
+            anyhow::Ok((at("started_at"), at("ended_at")))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let apart = spans.windows(2).all(|pair| pair[0].1 <= pair[1].0);
+    ensure!(apart, "two ran at one time: {spans:?}");
+    ensure!(
+        daemon.post("/v1/jobs", &job)?.status == 201,
+        "there is room again"
+    );
+    Ok(())
+}
