@@ -3,7 +3,7 @@
 //! Three groups of types live here, and nothing that acts:
 //!
 //! - what every part speaks of: [`id`], [`quantity`], [`limits`], [`path`];
-//! - what clients read and write as JSON: [`blob`], [`job`], [`outcome`], [`status`], [`problem`];
+//! - what clients read and write as JSON: [`blob`], [`job`], [`outcome`], [`status`], [`explanation`], [`problem`];
 //! - what travels between supervisor and worker: [`wire`] messages, encoded by [`codec`], cut into
 //!   frames by [`frame`], permitted by the table in [`phase`].
 //!
@@ -24,6 +24,7 @@ pub mod quantity;
 pub mod timestamp;
 
 pub mod blob;
+pub mod explanation;
 pub mod job;
 pub mod outcome;
 pub mod problem;

@@ -22,6 +22,7 @@ mod completions;
 mod config;
 mod doctor;
 mod escape;
+mod explain;
 mod host;
 mod input_files;
 mod job_args;
@@ -78,6 +79,7 @@ enum Command {
     Cancel(cancel::CancelArgs),
     Jobs(jobs::JobsArgs),
     Status(status::StatusArgs),
+    Explain(explain::ExplainArgs),
     #[command(subcommand)]
     Pool(pool::PoolCommand),
     Doctor(doctor::DoctorArgs),
@@ -139,6 +141,7 @@ fn dispatch(command: Command, screen: &mut Screen<'_>) -> anyhow::Result<u8> {
         Command::Cancel(args) => runtime::block_on(cancel::cancel(args, screen)),
         Command::Jobs(args) => runtime::block_on(jobs::jobs(args, screen)),
         Command::Status(args) => runtime::block_on(status::status(args, screen)),
+        Command::Explain(args) => runtime::block_on(explain::explain(args, screen)),
         Command::Pool(command) => runtime::block_on(pool::pool(command, screen)),
         Command::Doctor(args) => doctor::doctor(&args, screen),
         Command::Config(command) => config::config(command, screen),

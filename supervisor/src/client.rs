@@ -22,6 +22,7 @@ use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use wpool_protocol::explanation::{JobExplanation, PoolExplanation};
 use wpool_protocol::id::JobId;
 use wpool_protocol::job::JobRequest;
 use wpool_protocol::outcome::{JobState, Outcome};
@@ -263,6 +264,17 @@ impl Client {
                 answer => answer?,
             };
         }
+    }
+
+    /// Why the job is where it is.
+    pub async fn explain(&self, id: JobId) -> Result<JobExplanation, ClientError> {
+        let path = format!("/v1/jobs/{id}/explain");
+        self.fetch(Call::new(Method::GET, path)).await
+    }
+
+    /// Why the pool and its slots are as they are.
+    pub async fn explain_pool(&self) -> Result<PoolExplanation, ClientError> {
+        self.fetch(Call::new(Method::GET, "/v1/pool/explain")).await
     }
 
     /// Asks for the job's end.

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Files: `link` (the tasks of one worker), `seat` (what is held of it), `hear` (what it does), `act` (what the
-//! pool says), `conclude` (a job's end), `obey` (what clients ask), `glance` (what is shown), `register` and `job`
+//! pool says), `conclude` (a job's end), `obey` (what clients ask), `glance` (what is shown), `explain` (why), `register` and `job`
 //! (what is held of jobs), `collect` (what runs leave behind), `recorder` (the seam of the journal), `births`.
 //!
 //! # Invariants
@@ -36,6 +36,7 @@ pub mod births;
 mod collect;
 pub mod command;
 mod conclude;
+mod explain;
 mod glance;
 mod hear;
 mod input;

@@ -8,6 +8,7 @@
 //! | `GET /v1/jobs/{id}`, `DELETE` | how it is or ended; ends it or forgets how it ended |
 //! | `GET /v1/jobs/{id}/result` (`?wait=`) | 200 and the outcome, 202 and the state |
 //! | `GET /v1/jobs/{id}/output` (`?stream= &follow=`) | what it wrote: raw bytes of a stream, or NDJSON of both |
+//! | `GET /v1/jobs/{id}/explain`, `/v1/pool/explain` | why it is so |
 //! | `GET /v1/status`, `PATCH /v1/pool`, `POST /v1/pool/drain`, `/v1/pool/clear` | the pool |
 //! | `GET /healthz`, `/readyz` | whether it lives, whether it works |
 //!
@@ -88,6 +89,8 @@ pub fn router(shared: Shared) -> Router {
         .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::delete))
         .route("/v1/jobs/{id}/result", get(jobs::result))
         .route("/v1/jobs/{id}/output", get(output::output))
+        .route("/v1/jobs/{id}/explain", get(jobs::explain))
+        .route("/v1/pool/explain", get(pool::explain))
         .route("/v1/status", get(pool::status))
         .route("/v1/pool", patch(pool::change))
         .route("/v1/pool/drain", post(pool::drain))

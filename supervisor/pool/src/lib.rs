@@ -25,6 +25,7 @@ pub mod time;
 pub mod action;
 pub mod event;
 pub mod settings;
+pub mod standing;
 pub mod view;
 
 pub mod invariants;

@@ -4,7 +4,7 @@
 //! slots get jobs. What is one concept has a file of its own beside this one; what the pool does with
 //! them is in `pool/`: `jobs` (from submission to the recorded end), `workers` (what is heard of them),
 //! `deaths` (what a dead one means for its job and its slot), `control` (the operator), `timeouts`,
-//! `glance` (what is shown).
+//! `glance` (what is shown), `explain` (why).
 //!
 //! # Invariants
 //!
@@ -41,6 +41,7 @@ use crate::view::Dropped;
 
 mod control;
 mod deaths;
+mod explain;
 mod glance;
 mod jobs;
 mod timeouts;

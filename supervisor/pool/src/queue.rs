@@ -24,8 +24,10 @@ use wpool_protocol::job::Priority;
 use crate::tenants::{Freedom, TenantId, Tenants};
 
 mod class;
+pub(crate) mod outlook;
 
 use class::{Class, Passes};
+use outlook::ClassOutlook;
 
 /// The least period that gives every class a start: one each.
 pub(crate) const SHARE_PERIOD_MIN: u32 = 3;
@@ -101,7 +103,9 @@ impl Queue {
 
     /// Takes out the job that starts next.
     pub(crate) fn take_next(&mut self, share_period: u32, tenants: &Tenants) -> Option<JobId> {
-        let priority = self.next_class(share_period)?;
+        let due = Priority::ALL.map(|priority| self.waiting(priority).class.is_due());
+        let passed = Priority::ALL.map(|priority| self.waiting(priority).passed);
+        let priority = next_class(due, passed, share_period)?;
         let weight = |tenant| tenants.get(tenant).rule.weight;
         let waiting = self.waiting_mut(priority);
         let id = waiting.class.take_next(weight)?;
@@ -140,6 +144,20 @@ impl Queue {
     pub(crate) fn contains(&self, spot: Spot, id: JobId) -> bool {
         let class = &self.waiting(spot.priority).class;
         class.contains(spot.tenant, spot.place, id)
+    }
+
+    /// How many jobs of its class start before a job, if nothing else comes there; nothing if those are more than `most`.
+    pub(crate) fn place_in_class(
+        &self,
+        spot: Spot,
+        id: JobId,
+        tenants: &Tenants,
+        most: usize,
+    ) -> Option<usize> {
+        let class = &self.waiting(spot.priority).class;
+        let mut outlook = ClassOutlook::new(class, spot.tenant);
+        let mut starts = core::iter::from_fn(|| outlook.next(tenants)).take(most + 1);
+        starts.position(|next| next == id)
     }
 
     /// Whether a class has jobs of this tenant, or holds it to be ahead.
@@ -213,31 +231,6 @@ impl Queue {
         }
     }
 
-    fn next_class(&self, share_period: u32) -> Option<Priority> {
-        let highest = Priority::ALL
-            .into_iter()
-            .find(|&priority| self.waiting(priority).class.is_due())?;
-        let period = share_period.max(SHARE_PERIOD_MIN);
-        let slack = |priority| {
-            let waiting = self.waiting(priority);
-            let is_due = waiting.class.is_due();
-            is_due.then(|| period.saturating_sub(waiting.passed.saturating_add(1)))
-        };
-        let urgent = match (slack(Priority::Normal), slack(Priority::Low)) {
-            (Some(normal), Some(low)) if normal.min(low) == 0 || normal.max(low) <= 1 => {
-                Some(if low < normal {
-                    Priority::Low
-                } else {
-                    Priority::Normal
-                })
-            }
-            (None, Some(0)) => Some(Priority::Low),
-            (Some(0), None) => Some(Priority::Normal),
-            (Some(_) | None, Some(_) | None) => None,
-        };
-        Some(urgent.unwrap_or(highest))
-    }
-
     const fn waiting(&self, priority: Priority) -> &Waiting {
         match priority {
             Priority::High => &self.high,
@@ -253,6 +246,34 @@ impl Queue {
             Priority::Low => &mut self.low,
         }
     }
+}
+
+/// The class that the next start goes to, by which classes wait and how often each was passed over, highest class first.
+fn next_class(due: [bool; 3], passed: [u32; 3], share_period: u32) -> Option<Priority> {
+    let [high, normal, low] = due;
+    let highest = match (high, normal, low) {
+        (true, _, _) => Priority::High,
+        (false, true, _) => Priority::Normal,
+        (false, false, true) => Priority::Low,
+        (false, false, false) => return None,
+    };
+    let period = share_period.max(SHARE_PERIOD_MIN);
+    let [_, normal_passed, low_passed] = passed;
+    let slack =
+        |is_due: bool, passed: u32| is_due.then(|| period.saturating_sub(passed.saturating_add(1)));
+    let urgent = match (slack(normal, normal_passed), slack(low, low_passed)) {
+        (Some(normal), Some(low)) if normal.min(low) == 0 || normal.max(low) <= 1 => {
+            Some(if low < normal {
+                Priority::Low
+            } else {
+                Priority::Normal
+            })
+        }
+        (None, Some(0)) => Some(Priority::Low),
+        (Some(0), None) => Some(Priority::Normal),
+        (Some(_) | None, Some(_) | None) => None,
+    };
+    Some(urgent.unwrap_or(highest))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use wpool_pool::action::Refusal;
+use wpool_protocol::explanation::{JobExplanation, PoolExplanation};
 use wpool_protocol::id::{AttemptNumber, JobId};
 use wpool_protocol::outcome::{JobState, Outcome};
 use wpool_protocol::status::{PoolStatus, Submitted};
@@ -35,6 +36,10 @@ pub(crate) enum Command {
     Read(Reader, oneshot::Sender<Option<Reading>>),
     /// List jobs.
     List(Filter, oneshot::Sender<Page>),
+    /// Say why a job is where it is.
+    Explain(JobId, Caller, oneshot::Sender<Option<JobExplanation>>),
+    /// Say why the pool and its slots are as they are.
+    ExplainPool(Caller, oneshot::Sender<PoolExplanation>),
     /// Show the pool; only an administrator sees whose jobs run.
     Status(Caller, oneshot::Sender<PoolStatus>),
     /// Tell the pool what to do.
@@ -220,6 +225,22 @@ impl Handle {
                 next => return Ok(Page { jobs, next }),
             }
         }
+    }
+
+    /// Why a job is where it is; `None` if there is none for this caller.
+    pub async fn explain(
+        &self,
+        id: JobId,
+        caller: &Caller,
+    ) -> Result<Option<JobExplanation>, Stopped> {
+        self.ask(|reply| Command::Explain(id, caller.clone(), reply))
+            .await
+    }
+
+    /// Why the pool and its slots are as they are.
+    pub async fn explain_pool(&self, caller: &Caller) -> Result<PoolExplanation, Stopped> {
+        self.ask(|reply| Command::ExplainPool(caller.clone(), reply))
+            .await
     }
 
     /// The pool at a glance.

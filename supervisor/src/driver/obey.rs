@@ -42,6 +42,8 @@ impl Driver {
             Command::Watch(id, caller, reply) => drop(reply.send(self.watch(id, &caller))),
             Command::Read(reader, reply) => drop(reply.send(self.read(&reader))),
             Command::List(filter, reply) => drop(reply.send(self.register.page(&filter))),
+            Command::Explain(id, caller, reply) => drop(reply.send(self.explain(id, &caller))),
+            Command::ExplainPool(caller, reply) => drop(reply.send(self.explain_pool(&caller))),
             Command::Status(caller, reply) => drop(reply.send(self.status(&caller))),
             Command::Order(order, reply) => {
                 tracing::info!(?order, "the pool is told");

@@ -221,6 +221,18 @@ pub(super) async fn result(
     wait::respond(&shared, id, waited).await
 }
 
+/// Why a job is where it is.
+pub(super) async fn explain(
+    State(shared): State<Shared>,
+    Extension(peer): Extension<Peer>,
+    Path(id): Path<String>,
+) -> Result<Response, Refusal> {
+    let id = job_id(&id)?;
+    let why = shared.handle.explain(id, &peer.caller).await?;
+    let why = why.ok_or_else(Refusal::no_job)?;
+    Ok(answer::json(StatusCode::OK, &why))
+}
+
 pub(super) async fn delete(
     State(shared): State<Shared>,
     Extension(peer): Extension<Peer>,

@@ -44,6 +44,15 @@ pub(super) async fn status(
     Ok(answer::json(StatusCode::OK, &status))
 }
 
+/// Why the pool and its slots are as they are.
+pub(super) async fn explain(
+    State(shared): State<Shared>,
+    Extension(peer): Extension<Peer>,
+) -> Result<Response, Refusal> {
+    let why = shared.handle.explain_pool(&peer.caller).await?;
+    Ok(answer::json(StatusCode::OK, &why))
+}
+
 pub(super) async fn change(
     State(shared): State<Shared>,
     Extension(peer): Extension<Peer>,

@@ -30,7 +30,7 @@ use crate::tenants::{Freedom, TenantId};
 pub(crate) const STRIDE: u64 = 720_720;
 
 /// What a start costs a tenant of this weight.
-fn cost(weight: u32) -> u64 {
+pub(crate) fn cost(weight: u32) -> u64 {
     STRIDE / u64::from(weight.max(1))
 }
 
@@ -53,6 +53,7 @@ pub(crate) struct Class {
 struct Share {
     pass: u64,
     jobs: BTreeMap<Place, JobId>,
+    /// Whether it may start them; free where it has none.
     freedom: Freedom,
 }
 
@@ -105,6 +106,7 @@ impl Class {
         self.virtual_time = pass;
         share.pass = pass.saturating_add(cost(weight(tenant)));
         if share.jobs.is_empty() {
+            share.freedom = Freedom::Free;
             self.ahead.insert((share.pass, tenant));
         } else if share.freedom == Freedom::Free {
             self.due.insert((share.pass, tenant));
@@ -166,6 +168,23 @@ impl Class {
         !self.due.is_empty()
     }
 
+    /// Who may start jobs, when they are due, and their jobs; `free` is there even if it is held.
+    pub(crate) fn due_with(
+        &self,
+        free: TenantId,
+    ) -> impl Iterator<Item = (TenantId, u64, &BTreeMap<Place, JobId>)> {
+        let shares = self.tenants.iter();
+        shares.filter_map(move |(&tenant, share)| {
+            let may = share.freedom == Freedom::Free || tenant == free;
+            let pass = share.pass.max(if share.freedom == Freedom::Held {
+                self.virtual_time
+            } else {
+                0
+            });
+            (may && !share.jobs.is_empty()).then_some((tenant, pass, &share.jobs))
+        })
+    }
+
     pub(crate) const fn len(&self) -> usize {
         self.len
     }
@@ -206,10 +225,11 @@ impl Class {
 
     /// A tenant may have lost its last job here.
     fn settle(&mut self, tenant: TenantId) {
-        let Some(share) = self.tenants.get(&tenant) else {
+        let Some(share) = self.tenants.get_mut(&tenant) else {
             return;
         };
         if share.jobs.is_empty() {
+            share.freedom = Freedom::Free;
             self.due.remove(&(share.pass, tenant));
             self.ahead.insert((share.pass, tenant));
         }

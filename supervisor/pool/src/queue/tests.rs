@@ -159,6 +159,25 @@ fn nobody_is_remembered_once_nothing_waits() {
     assert_eq!(forgotten, world.ids);
 }
 
+#[test]
+fn the_outlook_is_the_order_in_which_jobs_start() {
+    let mut world = World::new(&[3, 1, 2]);
+    for n in 0..90 {
+        world.submit(
+            n % 3,
+            Priority::ALL[n % 2 + n % 5 % 2],
+            i32::try_from(n % 4).unwrap(),
+        );
+    }
+    for _ in 0..7 {
+        world.next(5);
+    }
+    let outlook = outlook::Outlook::new(&world.queue, 5, &world.tenants, world.ids[0]);
+    let foretold: Vec<_> = outlook.collect();
+    let order: Vec<_> = core::iter::from_fn(|| world.next(5)).collect();
+    assert_eq!(foretold, order);
+}
+
 /// What happens to a queue.
 #[derive(Clone, Copy, Debug)]
 enum Move {

@@ -41,7 +41,7 @@ enum Life {
     ReadyAt(Instant),
     /// It had a job, or lived for a while.
     Proved,
-    /// It was killed, and this is whether its death will count.
+    /// It was killed or told to go, and this is whether its death will count.
     Killed(bool),
 }
 
@@ -59,6 +59,11 @@ impl Births {
 
     pub(super) fn kill(&mut self, now: Instant, reason: KillReason) {
         self.life = Life::Killed(self.counts(now) && reason != KillReason::Shrunk);
+    }
+
+    /// It was told to go: that it does says nothing about its slot.
+    pub(super) fn retire(&mut self) {
+        self.life = Life::Killed(false);
     }
 
     pub(super) fn death(&mut self, now: Instant, lost: Lost) {

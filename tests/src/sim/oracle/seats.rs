@@ -343,6 +343,7 @@ impl Oracle {
             "{worker} is retired and is {:?}",
             seat.state
         );
+        seat.births.retire();
         seat.state = Seated::Retiring { by };
         Ok(())
     }

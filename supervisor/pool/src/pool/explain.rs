@@ -1,0 +1,134 @@
+//! Why a job is where it is.
+//!
+//! # Invariants
+//!
+//! - Looking changes nothing, and what is said is what the next event would decide by.
+
+use alloc::borrow::ToOwned as _;
+use alloc::vec::Vec;
+
+use wpool_protocol::id::JobId;
+use wpool_protocol::job::Priority;
+use wpool_protocol::status::SlotState;
+
+use crate::course::{Course, Starts};
+use crate::event::DrainScope;
+use crate::job::{Acceptance, Job, Stage};
+use crate::pool::Pool;
+use crate::queue::SHARE_PERIOD_MIN;
+use crate::queue::outlook::Outlook;
+use crate::run::{Started, Stop};
+use crate::standing::{Because, COUNTED_MAX, Standing, Waiting};
+use crate::tenants::Freedom;
+
+/// Jobs ahead of another that are named.
+const NAMED: usize = 5;
+
+impl Pool {
+    /// Why a job that has not ended is where it is; nothing if there is none of this name.
+    pub fn explain(&self, id: JobId) -> Option<Standing> {
+        let job = self.jobs.get(&id)?;
+        Some(match (job.stage, job.acceptance) {
+            (Stage::Concluding, _) | (Stage::Ready, Acceptance::Recording) => Standing::Recording,
+            (Stage::Ready, Acceptance::Durable) => Standing::Ready(self.waiting(job)),
+            (Stage::Delayed(until), _) => Standing::Delayed {
+                until,
+                lost: job.lost,
+            },
+            (Stage::OnSlot(slot), _) => {
+                let slot = self.slot(slot);
+                let run = slot.phase.run()?;
+                Standing::OnSlot {
+                    worker: slot.worker,
+                    attempt: run.attempt,
+                    began: run.began,
+                    overdue: match (run.started, run.stop) {
+                        (_, Stop::By(by)) | (Started::EndBy(by), Stop::NotAsked) => Some(by),
+                        (Started::By(_), Stop::NotAsked) => None,
+                    },
+                }
+            }
+        })
+    }
+
+    fn waiting(&self, job: &Job) -> Waiting {
+        let period = self.settings.share_period;
+        let mut ahead: Vec<JobId> = Vec::new();
+        let mut is_counted = false;
+        for next in Outlook::new(&self.queue, period, &self.tenants, job.tenant) {
+            if next == job.id {
+                is_counted = true;
+                break;
+            }
+            if ahead.len() == COUNTED_MAX {
+                break;
+            }
+            ahead.push(next);
+        }
+        let count = u64::try_from(ahead.len()).unwrap_or(u64::MAX);
+        ahead.truncate(NAMED);
+        Waiting {
+            because: self.because(job),
+            first_ahead: ahead,
+            ahead: is_counted.then_some(count),
+            starts_at_most: self.starts_at_most(job),
+            expires: job.expire_at,
+        }
+    }
+
+    fn because(&self, job: &Job) -> Because {
+        match self.course {
+            Course::Open {
+                starts: Starts::Held,
+                ..
+            } => return Because::Paused,
+            Course::Open {
+                drain: Some(DrainScope::Running),
+                ..
+            }
+            | Course::Stopping { .. }
+            | Course::Killing
+            | Course::Stopped => return Because::Draining,
+            Course::Open {
+                starts: Starts::Go,
+                drain: None | Some(DrainScope::Queued),
+            } => {}
+        }
+        let tenant = self.tenants.get(job.tenant);
+        if let (Freedom::Held, Some(running_max)) = (tenant.freedom(), tenant.rule.running_max) {
+            return Because::TenantLimit {
+                tenant: tenant.name.as_ref().to_owned(),
+                running: tenant.running,
+                running_max,
+            };
+        }
+        let (mut busy, mut starting, mut parked) = (0, 0, 0);
+        for slot in &self.slots {
+            match slot.phase.shown() {
+                SlotState::Busy => busy += 1,
+                SlotState::Starting => starting += 1,
+                SlotState::Parked => parked += 1,
+                SlotState::Idle | SlotState::Recycling => {}
+            }
+        }
+        Because::NoIdleSlot {
+            busy,
+            starting,
+            parked,
+        }
+    }
+
+    /// By how many starts a job is started at the latest, whatever comes in other classes: its place in its own class, of whose starts
+    /// each takes at most `share_period` of all; of those of the highest class at most two of `share_period` go to others.
+    fn starts_at_most(&self, job: &Job) -> Option<u64> {
+        let place = self
+            .queue
+            .place_in_class(job.spot(), job.id, &self.tenants, COUNTED_MAX)?;
+        let period = u64::from(self.settings.share_period.max(SHARE_PERIOD_MIN));
+        let own = u64::try_from(place).unwrap_or(u64::MAX).saturating_add(1);
+        Some(match job.priority {
+            Priority::High => own.saturating_add(2 * own.div_ceil(period - 2)),
+            Priority::Normal | Priority::Low => own.saturating_mul(period),
+        })
+    }
+}

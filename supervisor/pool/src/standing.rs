@@ -1,0 +1,80 @@
+//! Why a job is where it is: plain values, made from the state the scheduler decides by.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use wpool_protocol::id::{AttemptRef, JobId, WorkerRef};
+
+use crate::time::Instant;
+
+/// Why a job that has not ended is where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Its acceptance, or its end, is being recorded.
+    Recording,
+    /// It could start, and has not.
+    Ready(Waiting),
+    /// It may not start before that.
+    Delayed {
+        /// When it may.
+        until: Instant,
+        /// Workers lost over it: if there are any, that is why.
+        lost: u32,
+    },
+    /// It is on a worker.
+    OnSlot {
+        /// Which.
+        worker: WorkerRef,
+        /// Its run.
+        attempt: AttemptRef,
+        /// Since when.
+        began: Instant,
+        /// When its worker is killed if it has not seen to the job's end by then; nothing as long as its program does not run.
+        overdue: Option<Instant>,
+    },
+}
+
+/// Why a ready job waits, and for what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// What keeps it from starting now.
+    pub because: Because,
+    /// The first jobs that start before it, if nothing else comes.
+    pub first_ahead: Vec<JobId>,
+    /// How many start before it then; nothing if there are more than are counted ([`COUNTED_MAX`]).
+    pub ahead: Option<u64>,
+    /// By how many starts from now on it is started at the latest, whatever comes in other classes; likewise.
+    pub starts_at_most: Option<u64>,
+    /// When it expires if it has not started.
+    pub expires: Option<Instant>,
+}
+
+/// Jobs ahead of another that are counted: some tenths of a millisecond.
+pub const COUNTED_MAX: usize = 2_000;
+
+/// What keeps a ready job from starting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// The pool is paused.
+    Paused,
+    /// The pool drains, and leaves the queue.
+    Draining,
+    /// Its tenant runs as many jobs as it may.
+    TenantLimit {
+        /// The tenant.
+        tenant: String,
+        /// How many it runs.
+        running: u32,
+        /// How many it may.
+        running_max: u32,
+    },
+    /// No slot is idle.
+    NoIdleSlot {
+        /// Slots that run a job.
+        busy: u16,
+        /// Slots whose worker is on its way.
+        starting: u16,
+        /// Slots that are parked.
+        parked: u16,
+    },
+}

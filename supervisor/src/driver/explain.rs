@@ -1,0 +1,298 @@
+//! Why a job, a slot or the pool is as it is, in sentences.
+//!
+//! # Invariants
+//!
+//! - What the scheduler decides by is asked of the pool, never worked out here.
+//! - Jobs of others are counted, not named.
+
+use std::time::Duration;
+
+use wpool_pool::standing::{Because, Standing, Waiting};
+use wpool_pool::time::Instant;
+use wpool_pool::view::SlotView;
+use wpool_protocol::explanation::{
+    JobExplanation, PoolExplanation, SlotExplanation, WaitExplanation, WaitReason,
+};
+use wpool_protocol::id::JobId;
+use wpool_protocol::outcome::{Attempt, AttemptEnd, Outcome};
+use wpool_protocol::quantity::Millis;
+use wpool_protocol::status::{PoolState, SlotState};
+
+use super::Driver;
+use super::obey::may_see;
+use crate::request::Caller;
+
+impl Driver {
+    /// Why a job is where it is; nothing if there is none that the caller may know of.
+    pub(super) fn explain(&mut self, id: JobId, caller: &Caller) -> Option<JobExplanation> {
+        let Some(job) = self.visible_job(id, caller) else {
+            let outcome = &self.register.ended(id)?.outcome;
+            return may_see(caller, &outcome.tenant).then(|| of_outcome(outcome));
+        };
+        let (state, attempts) = (job.state(), attempts(&job.attempts));
+        let attempts_max = job.request.attempts_max;
+        let (text, waits) = match self.pool.explain(id)? {
+            Standing::Recording => {
+                let text = "its acceptance or its end is being made durable".to_owned();
+                (text, Some(waits(WaitReason::Recording)))
+            }
+            Standing::Delayed { until, lost } => self.delayed(until, lost, attempts_max),
+            Standing::Ready(waiting) => self.waiting(&waiting, caller),
+            Standing::OnSlot {
+                worker,
+                attempt,
+                began,
+                overdue,
+            } => {
+                let now = self.now();
+                let course = format!(
+                    "attempt {} of at most {attempts_max} has been on slot {} (generation {}) for {}",
+                    attempt.attempt,
+                    worker.slot,
+                    worker.generation,
+                    span(now.since(began))
+                );
+                let rest = match overdue {
+                    Some(at) => format!(
+                        "its worker is killed if it has not ended in {}",
+                        span(at.since(now))
+                    ),
+                    None => "its program does not run yet".to_owned(),
+                };
+                (format!("{course}; {rest}"), None)
+            }
+        };
+        Some(JobExplanation {
+            id,
+            state,
+            text,
+            waits,
+            attempts,
+        })
+    }
+
+    fn delayed(
+        &self,
+        until: Instant,
+        lost: u32,
+        attempts_max: u32,
+    ) -> (String, Option<WaitExplanation>) {
+        let wait = until.since(self.now());
+        let (reason, text) = match lost {
+            0 => (
+                WaitReason::Delay,
+                format!(
+                    "it is not to start before {} from now (delay_ms)",
+                    span(wait)
+                ),
+            ),
+            lost => (
+                WaitReason::Backoff,
+                format!(
+                    "{lost} of at most {attempts_max} workers were lost over it; it may start again in {}",
+                    span(wait)
+                ),
+            ),
+        };
+        let waits = WaitExplanation {
+            for_ms: Some(millis(wait)),
+            ..waits(reason)
+        };
+        (text, Some(waits))
+    }
+
+    fn waiting(&self, waiting: &Waiting, caller: &Caller) -> (String, Option<WaitExplanation>) {
+        let (reason, text) = match &waiting.because {
+            Because::Paused => (
+                WaitReason::Paused,
+                "the pool is paused and starts nothing until `wpool pool resume`".to_owned(),
+            ),
+            Because::Draining => (
+                WaitReason::Draining,
+                "the pool drains and leaves the queue until `wpool pool resume`".to_owned(),
+            ),
+            Because::TenantLimit {
+                tenant,
+                running,
+                running_max,
+            } => (
+                WaitReason::TenantRunningMax,
+                format!(
+                    "its tenant {} runs {running} jobs, and its running_max is {running_max}",
+                    tenant.escape_debug()
+                ),
+            ),
+            Because::NoIdleSlot {
+                busy,
+                starting,
+                parked,
+            } => (
+                WaitReason::NoIdleSlot,
+                format!(
+                    "no slot is idle: {busy} run jobs, {starting} start workers, {parked} are parked"
+                ),
+            ),
+        };
+        let order = match waiting.ahead {
+            Some(0) => "it is the next to start".to_owned(),
+            Some(ahead) => format!("{ahead} jobs start before it if nothing else comes"),
+            None => "thousands of jobs start before it".to_owned(),
+        };
+        let bound = waiting.starts_at_most.map(|most| {
+            format!("whatever comes in other classes, it is among the next {most} starts")
+        });
+        let visible = |id: &&JobId| {
+            let job = self.register.live.get(id);
+            job.is_some_and(|job| job.is_visible() && may_see(caller, &job.request.tenant))
+        };
+        let expires = waiting.expires.map(|at| at.since(self.now()));
+        let end = expires.map(|expires| format!("it expires in {}", span(expires)));
+        let clauses = [Some(text), Some(order), bound, end].into_iter();
+        let text = clauses.flatten().collect::<Vec<_>>().join("; ");
+        let waits = WaitExplanation {
+            ahead: waiting.ahead,
+            first_ahead: waiting
+                .first_ahead
+                .iter()
+                .filter(visible)
+                .copied()
+                .collect(),
+            starts_at_most: waiting.starts_at_most,
+            expires_in_ms: expires.map(millis),
+            ..waits(reason)
+        };
+        (text, Some(waits))
+    }
+
+    /// Why the pool and its slots are as they are.
+    pub(super) fn explain_pool(&self, caller: &Caller) -> PoolExplanation {
+        let view = self.pool.view();
+        let status = self.status(caller);
+        let text = match view.state {
+            PoolState::Running => {
+                format!("{} jobs run and {} wait", view.active, view.queued.total)
+            }
+            PoolState::Paused => format!(
+                "somebody paused it: {} jobs wait until `wpool pool resume`",
+                view.queued.total
+            ),
+            PoolState::Draining => format!(
+                "somebody drains it: jobs are refused, {} run and {} wait, until `wpool pool resume`",
+                view.active, view.queued.total
+            ),
+            PoolState::Stopping => format!("it shuts down: {} jobs run", view.active),
+            PoolState::Degraded => status
+                .reason
+                .unwrap_or_else(|| "a slot proves itself again".to_owned()),
+        };
+        let slots = self.pool.slots();
+        let slots = slots.into_iter().zip(status.workers);
+        PoolExplanation {
+            state: view.state,
+            text,
+            slots: slots
+                .map(|(view, status)| SlotExplanation {
+                    slot: status.slot,
+                    state: status.state,
+                    text: self.slot_in_words(&view, status.job, status.reason.as_deref()),
+                })
+                .collect(),
+        }
+    }
+
+    fn slot_in_words(&self, view: &SlotView, job: Option<JobId>, trouble: Option<&str>) -> String {
+        let now = self.now();
+        let since = span(now.since(view.since));
+        let generation = view.worker.generation;
+        let because = trouble.map_or_else(String::new, |trouble| format!(": {trouble}"));
+        match view.state {
+            SlotState::Idle => format!("worker {generation} has waited for a job for {since}"),
+            SlotState::Busy => match job {
+                Some(job) => format!("worker {generation} has had job {job} for {since}"),
+                None => format!("worker {generation} has had a job for {since}"),
+            },
+            SlotState::Starting => {
+                format!("worker {generation} has been on its way for {since}{because}")
+            }
+            SlotState::Recycling => format!("worker {generation} was told to go {since} ago"),
+            SlotState::Parked => {
+                let rest = view.parked_until.map(|until| span(until.since(now)));
+                let rest = rest.unwrap_or_default();
+                format!(
+                    "its workers die before they are ready ({} were lost here): the next try is in {rest}{because}",
+                    view.crashes
+                )
+            }
+        }
+    }
+}
+
+fn of_outcome(outcome: &Outcome) -> JobExplanation {
+    let why = match (&outcome.cause, outcome.exit_code) {
+        (Some(cause), _) => cause.text.clone(),
+        (None, Some(code)) => format!("it exited with code {code}"),
+        (None, None) => "it ended".to_owned(),
+    };
+    JobExplanation {
+        id: outcome.id,
+        state: outcome.state,
+        text: why,
+        waits: None,
+        attempts: attempts(&outcome.attempts),
+    }
+}
+
+fn attempts(attempts: &[Attempt]) -> Vec<String> {
+    let sentence = |attempt: &Attempt| {
+        let ran = attempt.ended_at.0.saturating_sub(attempt.started_at.0);
+        let ran = Duration::from_millis(u64::try_from(ran).unwrap_or(0));
+        let detail = attempt.detail.as_ref();
+        let detail = detail.map_or_else(String::new, |detail| format!(": {detail}"));
+        format!(
+            "attempt {} on slot {} (generation {}) {} after {}{detail}",
+            attempt.number,
+            attempt.slot,
+            attempt.generation,
+            end_in_words(attempt.end),
+            span(ran)
+        )
+    };
+    attempts.iter().map(sentence).collect()
+}
+
+const fn end_in_words(end: AttemptEnd) -> &'static str {
+    match end {
+        AttemptEnd::Exited => "exited",
+        AttemptEnd::Signaled => "was ended by a signal",
+        AttemptEnd::NotExecuted => "could not be executed",
+        AttemptEnd::TimedOut => "was ended for its wall time",
+        AttemptEnd::Limit => "was ended for a limit",
+        AttemptEnd::Cancelled => "was cancelled",
+        AttemptEnd::WorkerLost => "was lost with its worker",
+        AttemptEnd::Shutdown => "was ended by the supervisor's shutdown",
+    }
+}
+
+const fn waits(because: WaitReason) -> WaitExplanation {
+    WaitExplanation {
+        because,
+        ahead: None,
+        first_ahead: Vec::new(),
+        starts_at_most: None,
+        for_ms: None,
+        expires_in_ms: None,
+    }
+}
+
+/// A span of time for people.
+fn span(time: Duration) -> String {
+    match time.as_millis() {
+        ms @ 0..1_000 => format!("{ms} ms"),
+        ms if ms < 120_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
+        ms => Millis(u64::try_from(ms / 1_000 * 1_000).unwrap_or(u64::MAX)).to_string(),
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
