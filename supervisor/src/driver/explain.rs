@@ -89,7 +89,7 @@ impl Driver {
             lost => (
                 WaitReason::Backoff,
                 format!(
-                    "{lost} of at most {attempts_max} workers were lost over it; it may start again in {}",
+                    "workers lost over it: {lost} of at most {attempts_max}; it may start again in {}",
                     span(wait)
                 ),
             ),
@@ -118,7 +118,7 @@ impl Driver {
             } => (
                 WaitReason::TenantRunningMax,
                 format!(
-                    "its tenant {} runs {running} jobs, and its running_max is {running_max}",
+                    "its tenant {} has {running} running, and its running_max is {running_max}",
                     tenant.escape_debug()
                 ),
             ),
@@ -128,13 +128,12 @@ impl Driver {
                 parked,
             } => (
                 WaitReason::NoIdleSlot,
-                format!(
-                    "no slot is idle: {busy} run jobs, {starting} start workers, {parked} are parked"
-                ),
+                format!("no slot is idle: {busy} busy, {starting} starting, {parked} parked"),
             ),
         };
         let order = match waiting.ahead {
             Some(0) => "it is the next to start".to_owned(),
+            Some(1) => "1 job starts before it if nothing else comes".to_owned(),
             Some(ahead) => format!("{ahead} jobs start before it if nothing else comes"),
             None => "thousands of jobs start before it".to_owned(),
         };
@@ -170,7 +169,7 @@ impl Driver {
         let status = self.status(caller);
         let text = match view.state {
             PoolState::Running => {
-                format!("{} jobs run and {} wait", view.active, view.queued.total)
+                format!("{} running, {} waiting", view.active, view.queued.total)
             }
             PoolState::Paused => format!(
                 "somebody paused it: {} jobs wait until `wpool pool resume`",

@@ -218,7 +218,7 @@ fn every_wait_is_explained_by_the_number_that_decides() -> anyhow::Result<()> {
     says(
         &told,
         &[
-            "1 run jobs",
+            "1 busy, 0 starting",
             "it is the next to start",
             "among the next 10 starts",
         ],
@@ -227,7 +227,7 @@ fn every_wait_is_explained_by_the_number_that_decides() -> anyhow::Result<()> {
     let told = why(&daemon, &second)?;
     says(
         &told,
-        &["1 jobs start before it", "among the next 20 starts"],
+        &["1 job starts before it", "among the next 20 starts"],
     )?;
     ensure!(told["waits"]["first_ahead"] == json!([first]), "{told}");
     // 3: of a lower class; 4: with a time by which it expires.
@@ -285,10 +285,7 @@ fn every_wait_is_explained_by_the_number_that_decides() -> anyhow::Result<()> {
     let told = why(&daemon, &runs)?;
     says(
         &told,
-        &[
-            "1 of at most 3 workers were lost over it",
-            "start again in ",
-        ],
+        &["workers lost over it: 1 of at most 3", "start again in "],
     )?;
     let attempt = told["attempts"][0].as_str().unwrap_or_default();
     ensure!(
@@ -304,12 +301,12 @@ fn every_wait_is_explained_by_the_number_that_decides() -> anyhow::Result<()> {
     ensure!(daemon.wpool(["pool", "resize", "2"])?.code == 0);
     daemon.wait_until("one runs, one idles", |daemon| {
         let status = daemon.status()?;
-        let states = status["workers"].as_array().cloned().unwrap_or_default();
-        Ok(status["active"] == 1 && states.iter().any(|slot| slot["state"] == "idle"))
+        let slots = status["workers"].as_array().cloned().unwrap_or_default();
+        Ok(status["active"] == 1 && slots.iter().any(|slot| slot["state"] == "idle"))
     })?;
     let held = submit(&daemon, &json!({"command": ["true"], "tenant": "small"}))?;
     let told = why(&daemon, &held)?;
-    says(&told, &["tenant small runs 1 jobs", "running_max is 1"])?;
+    says(&told, &["tenant small has 1 running", "running_max is 1"])?;
     ensure!(told["waits"]["because"] == "tenant_running_max", "{told}");
     // 10 to 15: how jobs ended.
     let ended = |job: Value, words: &[&str]| -> anyhow::Result<()> {
