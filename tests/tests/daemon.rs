@@ -5,6 +5,7 @@
 mod daemon {
     pub(crate) mod chaos;
     pub(crate) mod clients;
+    pub(crate) mod explain;
     pub(crate) mod jobs;
     pub(crate) mod life;
     pub(crate) mod operator;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         daemon::clients::TESTS,
         daemon::life::TESTS,
         daemon::operator::TESTS,
+        daemon::explain::TESTS,
         daemon::chaos::TESTS,
     ])
 }

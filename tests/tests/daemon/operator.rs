@@ -12,18 +12,17 @@ pub(crate) const TESTS: &[Test] = &[
     test!(low_work_starts_behind_an_endless_stream_of_high),
     test!(a_small_tenant_is_done_while_a_large_one_waits),
     test!(a_tenant_takes_no_more_than_it_may),
-    test!(every_wait_is_explained_by_the_number_that_decides),
 ];
 
 /// Submits a job and gives its id.
-fn submit(daemon: &Daemon, job: &Value) -> anyhow::Result<String> {
+pub(super) fn submit(daemon: &Daemon, job: &Value) -> anyhow::Result<String> {
     let answer = daemon.post("/v1/jobs", job)?;
     ensure!(answer.status == 201, "{answer:?}");
     let id = answer.json()?["id"].as_str().map(str::to_owned);
     id.context("no id")
 }
 
-fn outcome(daemon: &Daemon, id: &str) -> anyhow::Result<Value> {
+pub(super) fn outcome(daemon: &Daemon, id: &str) -> anyhow::Result<Value> {
     let answer = daemon.get(&format!("/v1/jobs/{id}/result?wait=60s"))?;
     ensure!(answer.status == 200, "{answer:?}");
     answer.json()
@@ -184,192 +183,6 @@ fn a_tenant_takes_no_more_than_it_may() -> anyhow::Result<()> {
     ensure!(
         daemon.post("/v1/jobs", &job)?.status == 201,
         "there is room again"
-    );
-    Ok(())
-}
-
-fn every_wait_is_explained_by_the_number_that_decides() -> anyhow::Result<()> {
-    let mut daemon = Daemon::start_with(
-        1,
-        "[tenant.small]\nrunning_max = 1\n[pool]\nbackoff_min_ms = 60000\nbackoff_max_ms = 60000\n",
-    )?;
-    let why = |daemon: &Daemon, id: &str| daemon.get(&format!("/v1/jobs/{id}/explain"))?.json();
-    let text = |why: &Value| why["text"].as_str().unwrap_or_default().to_owned();
-    let says = |why: &Value, words: &[&str]| -> anyhow::Result<()> {
-        let missing = words.iter().find(|word| !text(why).contains(**word));
-        ensure!(missing.is_none(), "{missing:?} is not in {why}");
-        Ok(())
-    };
-    // 1 and 2: on a slot, and behind it.
-    let runs = submit(
-        &daemon,
-        &json!({"command": ["sleep", "60"], "limits": {"timeout_ms": 61_000}}),
-    )?;
-    daemon.wait_until("it runs", |daemon| {
-        Ok(text(&why(daemon, &runs)?).contains("is killed if it has not ended"))
-    })?;
-    says(
-        &why(&daemon, &runs)?,
-        &["attempt 1 of at most 3", "slot 0", "generation 1"],
-    )?;
-    let first = submit(&daemon, &json!({"command": ["true"], "tenant": "small"}))?;
-    let second = submit(&daemon, &json!({"command": ["true"], "tenant": "small"}))?;
-    let told = why(&daemon, &first)?;
-    says(
-        &told,
-        &[
-            "1 busy, 0 starting",
-            "it is the next to start",
-            "among the next 10 starts",
-        ],
-    )?;
-    ensure!(told["waits"]["because"] == "no_idle_slot", "{told}");
-    let told = why(&daemon, &second)?;
-    says(
-        &told,
-        &["1 job starts before it", "among the next 20 starts"],
-    )?;
-    ensure!(told["waits"]["first_ahead"] == json!([first]), "{told}");
-    // 3: of a lower class; 4: with a time by which it expires.
-    let low = submit(
-        &daemon,
-        &json!({"command": ["true"], "priority": "low", "start_within_ms": 50_000}),
-    )?;
-    let told = why(&daemon, &low)?;
-    says(
-        &told,
-        &[
-            "2 jobs start before it",
-            "among the next 10 starts",
-            "it expires in 4",
-        ],
-    )?;
-    // 5: not before its time.
-    let later = submit(&daemon, &json!({"command": ["true"], "delay_ms": 40_000}))?;
-    let told = why(&daemon, &later)?;
-    says(&told, &["not to start before 39.", "delay_ms"])?;
-    ensure!(
-        told["waits"]["for_ms"]
-            .as_u64()
-            .is_some_and(|ms| ms <= 40_000),
-        "{told}"
-    );
-    // 6 and 7: the pool is paused, or drains.
-    ensure!(daemon.wpool(["pool", "pause"])?.code == 0);
-    says(
-        &why(&daemon, &first)?,
-        &["paused", "wpool pool resume", "next to start"],
-    )?;
-    ensure!(
-        daemon
-            .get("/v1/pool/explain")?
-            .body
-            .contains("somebody paused it")
-    );
-    ensure!(daemon.wpool(["pool", "resume"])?.code == 0);
-    ensure!(daemon.wpool(["pool", "drain"])?.code == 0);
-    says(&why(&daemon, &first)?, &["drains", "wpool pool resume"])?;
-    ensure!(
-        daemon
-            .get("/v1/pool/explain")?
-            .body
-            .contains("jobs are refused, 1 run and 4 wait")
-    );
-    ensure!(daemon.wpool(["pool", "resume"])?.code == 0);
-    // 8: its worker was lost.
-    let worker = daemon.workers()?[0];
-    nix::sys::signal::kill(worker, nix::sys::signal::Signal::SIGKILL)?;
-    daemon.wait_until("it waits again", |daemon| {
-        Ok(why(daemon, &runs)?["waits"]["because"] == "backoff")
-    })?;
-    let told = why(&daemon, &runs)?;
-    says(
-        &told,
-        &["workers lost over it: 1 of at most 3", "start again in "],
-    )?;
-    let attempt = told["attempts"][0].as_str().unwrap_or_default();
-    ensure!(
-        attempt.contains("generation 1") && attempt.contains("SIGKILL"),
-        "{told}"
-    );
-    // 9: the limit of its tenant, though a slot idles.
-    ensure!(outcome(&daemon, &second)?["state"] == "succeeded");
-    let holds = submit(
-        &daemon,
-        &json!({"command": ["sleep", "60"], "tenant": "small"}),
-    )?;
-    ensure!(daemon.wpool(["pool", "resize", "2"])?.code == 0);
-    daemon.wait_until("one runs, one idles", |daemon| {
-        let status = daemon.status()?;
-        let slots = status["workers"].as_array().cloned().unwrap_or_default();
-        Ok(status["active"] == 1 && slots.iter().any(|slot| slot["state"] == "idle"))
-    })?;
-    let held = submit(&daemon, &json!({"command": ["true"], "tenant": "small"}))?;
-    let told = why(&daemon, &held)?;
-    says(&told, &["tenant small has 1 running", "running_max is 1"])?;
-    ensure!(told["waits"]["because"] == "tenant_running_max", "{told}");
-    // 10 to 15: how jobs ended.
-    let ended = |job: Value, words: &[&str]| -> anyhow::Result<()> {
-        let id = daemon.outcome_of(&job)?["id"].clone();
-        let told = daemon.get(&format!(
-            "/v1/jobs/{}/explain",
-            id.as_str().unwrap_or_default()
-        ))?;
-        let told = told.json()?;
-        let missing = words.iter().find(|word| !told.to_string().contains(**word));
-        ensure!(missing.is_none(), "{missing:?} is not in {told}");
-        Ok(())
-    };
-    ended(
-        json!({"command": ["true"]}),
-        &["it exited with code 0", "attempt 1 on slot"],
-    )?;
-    ended(
-        json!({"command": ["sh", "-c", "exit 7"]}),
-        &["it exited with code 7"],
-    )?;
-    ended(
-        json!({"command": ["sh", "-c", "kill -SEGV $$"]}),
-        &["SIGSEGV"],
-    )?;
-    ended(
-        json!({"command": ["no-such-program"]}),
-        &["no such program"],
-    )?;
-    ended(
-        json!({"command": ["sleep", "60"], "limits": {"timeout_ms": 100}}),
-        &["100 ms, its wall time limit"],
-    )?;
-    ended(
-        json!({"command": ["sh", "-c", "while :; do :; done"], "limits": {"cpu_ms": 200}}),
-        &["CPU time reached 200 ms, its limit"],
-    )?;
-    // 16: cancelled; 17: cleared away.
-    ensure!(
-        daemon
-            .ask("DELETE", &format!("/v1/jobs/{holds}"), None)?
-            .status
-            == 202
-    );
-    outcome(&daemon, &holds)?;
-    says(&why(&daemon, &holds)?, &["somebody asked for its end"])?;
-    ensure!(daemon.wpool(["pool", "clear"])?.code == 0);
-    says(&why(&daemon, &later)?, &["an operator cleared the queue"])?;
-    // 18 and 19: the pool and its slots; 20: what is not there.
-    let pool = daemon.wpool(["explain"])?;
-    ensure!(
-        pool.stdout.contains("slot 0, idle: worker 2 has waited"),
-        "{pool:?}"
-    );
-    let slot = daemon.wpool(["explain", "--slot", "1"])?;
-    ensure!(
-        slot.stdout.starts_with("idle: worker 1 has waited"),
-        "{slot:?}"
-    );
-    let none = daemon.wpool(["explain", "0000000000001"])?;
-    ensure!(
-        none.code == 125 && none.stderr.contains("no such job"),
-        "{none:?}"
     );
     Ok(())
 }
