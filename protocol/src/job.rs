@@ -86,12 +86,15 @@ pub struct JobRequest {
     /// Latest start, from now (else the job ends as `expired`); ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_within_ms: Option<Millis>,
-    /// How many workers may be lost over this job before it is quarantined; 1 to 100.
+    /// How many attempts it may have; 1 to 100. After the last a lost worker means quarantine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts_max: Option<u32>,
-    /// What makes a further attempt.
+    /// What makes a further attempt, as long as there are fewer than `attempts_max`; a lost worker alone if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_on: Option<Vec<RetryOn>>,
+    /// How many times its memory limit a job has that is tried again because that was reached; up to its ceiling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_growth: Option<Growth>,
     /// A name under which the same job is accepted only once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
@@ -142,6 +145,81 @@ impl fmt::Display for Priority {
 pub enum RetryOn {
     /// The worker died, hung or broke the protocol.
     WorkerLost,
+    /// It ended by itself, otherwise than with exit code 0.
+    Failed,
+    /// Its wall time was over.
+    TimedOut,
+    /// It reached its memory limit.
+    Memory,
+    /// It reached another limit that ends a job.
+    LimitExceeded,
+}
+
+impl RetryOn {
+    /// All reasons.
+    pub const ALL: [Self; 5] = [
+        Self::WorkerLost,
+        Self::Failed,
+        Self::TimedOut,
+        Self::Memory,
+        Self::LimitExceeded,
+    ];
+
+    /// The name as JSON and people write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::WorkerLost => "worker_lost",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Memory => "memory",
+            Self::LimitExceeded => "limit_exceeded",
+        }
+    }
+}
+
+/// A factor from 1 to 8, in hundredths, so that it compares and travels as a whole number; in JSON a number like `1.5`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Growth(u16);
+
+impl Growth {
+    /// So many times `bytes`, and at least a byte more for a factor above 1.
+    pub const fn of(self, bytes: u64) -> u64 {
+        (bytes / 100)
+            .saturating_mul(self.0 as u64)
+            .saturating_add(bytes % 100 * self.0 as u64 / 100)
+    }
+}
+
+impl TryFrom<f64> for Growth {
+    type Error = &'static str;
+
+    fn try_from(factor: f64) -> Result<Self, Self::Error> {
+        if !(1.0..=8.0).contains(&factor) {
+            return Err("memory_growth: it must be 1 to 8, like 2 or 1.5");
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is 100 to 800"
+        )]
+        Ok(Self((factor * 100.0).round() as u16))
+    }
+}
+
+impl From<Growth> for f64 {
+    fn from(growth: Growth) -> Self {
+        Self::from(growth.0) / 100.0
+    }
+}
+
+impl std::str::FromStr for Growth {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let factor: f64 = text.parse().map_err(|_| "expected a number like 1.5")?;
+        Self::try_from(factor).map_err(ToOwned::to_owned)
+    }
 }
 
 /// A job that cannot be run whatever the config says.

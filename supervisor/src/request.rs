@@ -11,14 +11,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wpool_pool::event::{NewJob, OnWorkerLost};
+use wpool_pool::event::{NewJob, RetryRule};
 use wpool_protocol::id::JobId;
 use wpool_protocol::job::{
-    FILES_BYTES_MAX, InputContent, InputFile, JobError, JobRequest, Priority,
+    FILES_BYTES_MAX, Growth, InputContent, InputFile, JobError, JobRequest, Priority,
 };
 use wpool_protocol::limits::{Limits, ResolveError};
 use wpool_protocol::path::BoxPath;
-use wpool_protocol::quantity::Millis;
+use wpool_protocol::quantity::{ByteSize, Millis};
 
 use crate::config::{Config, DEFAULT_PROFILE, Profile};
 
@@ -69,8 +69,10 @@ pub struct ResolvedJob {
     pub start_within: Option<Millis>,
     /// Lost workers that it may cost.
     pub attempts_max: u32,
-    /// What a lost worker means.
-    pub on_worker_lost: OnWorkerLost,
+    /// What makes a further attempt.
+    pub retry_on: RetryRule,
+    /// The memory limit after an attempt that reached it: how many times as much, and at most.
+    pub memory_growth: Option<(Growth, ByteSize)>,
     /// The limits that hold.
     pub limits: Limits,
     /// The name of its profile.
@@ -162,10 +164,14 @@ pub fn resolve(
     let labels = labels.map(|(name, value)| payload::text(name) + payload::text(value));
     let key_len = key.as_ref().map_or(0, |(key, _)| payload::text(key));
     let beside = u64::try_from(labels.sum::<usize>() + key_len).unwrap_or(u64::MAX >> 1);
-    let on_worker_lost = match request.retry_on.as_deref() {
-        Some([]) => OnWorkerLost::Quarantine,
-        Some(_) | None => OnWorkerLost::Requeue,
+    let retry_on = match request.retry_on.as_deref() {
+        None => RetryRule::WORKER_LOST,
+        Some(reasons) => {
+            let reasons = reasons.iter();
+            reasons.fold(RetryRule::NEVER, |rule, reason| rule.and(*reason))
+        }
     };
+    let memory_max = config.ceilings_of(profile).memory_bytes;
     Ok(ResolvedJob {
         tenant,
         priority: request.priority,
@@ -174,7 +180,8 @@ pub fn resolve(
         delay: request.delay_ms.unwrap_or_default().into(),
         start_within: request.start_within_ms,
         attempts_max: request.attempts_max.unwrap_or(config.attempts_max),
-        on_worker_lost,
+        retry_on,
+        memory_growth: request.memory_growth.map(|growth| (growth, memory_max)),
         limits,
         profile: name,
         command: summary(&payload.argv).into(),
@@ -305,7 +312,7 @@ impl ResolvedJob {
             delay: self.delay,
             start_within: self.start_within.map(Duration::from),
             attempts_max: self.attempts_max,
-            on_worker_lost: self.on_worker_lost,
+            retry_on: self.retry_on,
         }
     }
 }

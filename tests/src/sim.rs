@@ -60,6 +60,8 @@ pub struct Summary {
     pub runs: u64,
     /// Jobs that were requeued, counted each time.
     pub requeued: u64,
+    /// Jobs that were tried again by their own rule, counted each time.
+    pub retried: u64,
     /// Jobs whose outcome a worker reported.
     pub reported: u64,
     /// Jobs that were cancelled without a report.
@@ -90,6 +92,7 @@ impl Summary {
         self.refused += other.refused;
         self.runs += other.runs;
         self.requeued += other.requeued;
+        self.retried += other.retried;
         self.reported += other.reported;
         self.cancelled += other.cancelled;
         self.cleared += other.cleared;

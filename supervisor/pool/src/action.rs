@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 use wpool_protocol::id::{AttemptRef, JobId, WorkerRef};
+use wpool_protocol::job::RetryOn;
 
 use crate::time::Instant;
 
@@ -41,6 +42,17 @@ pub enum Action {
         worker: WorkerRef,
         /// Why.
         lost: Lost,
+        /// When it may start again.
+        not_before: Instant,
+    },
+    /// A run is over as its worker reported, and the job's own rule says that it is tried again: from `not_before` on.
+    Retry {
+        /// The run.
+        attempt: AttemptRef,
+        /// Where it ran.
+        worker: WorkerRef,
+        /// Why.
+        reason: RetryOn,
         /// When it may start again.
         not_before: Instant,
     },

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use wpool_protocol::id::{AttemptRef, JobId, WorkerRef};
-use wpool_protocol::job::Priority;
+use wpool_protocol::job::{Priority, RetryOn};
 
 use alloc::string::String;
 
@@ -83,17 +83,31 @@ pub struct NewJob {
     pub start_within: Option<Duration>,
     /// Lost workers that it may cost; at least 1.
     pub attempts_max: u32,
-    /// Whether a lost worker makes a further attempt at all.
-    pub on_worker_lost: OnWorkerLost,
+    /// What makes a further attempt.
+    pub retry_on: RetryRule,
 }
 
-/// What a lost worker means for its job.
+/// What makes a further attempt of a job, as long as it has had fewer than `attempts_max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum OnWorkerLost {
-    /// Requeue up to `attempts_max`, then quarantine.
-    Requeue,
-    /// Quarantine at once.
-    Quarantine,
+pub struct RetryRule(u8);
+
+impl RetryRule {
+    /// Nothing does: a lost worker means quarantine at once.
+    pub const NEVER: Self = Self(0);
+
+    /// A lost worker alone.
+    pub const WORKER_LOST: Self = Self::NEVER.and(RetryOn::WorkerLost);
+
+    /// This, too.
+    #[must_use]
+    pub const fn and(self, reason: RetryOn) -> Self {
+        Self(self.0 | 1 << reason as u8)
+    }
+
+    /// Whether this does.
+    pub const fn has(self, reason: RetryOn) -> bool {
+        self.0 & 1 << reason as u8 != 0
+    }
 }
 
 /// How a job's run ended, by its worker's report; what else it says stays with the supervisor.
@@ -105,12 +119,27 @@ pub enum JobEnd {
     Failed,
     /// By its wall time.
     TimedOut,
+    /// By its memory limit.
+    MemoryExceeded,
     /// By another limit.
     LimitExceeded,
     /// Because the pool said `Stop`.
     Stopped,
     /// Its box could not be built: no fault of the job's, a fault of the worker's.
     Unbuilt,
+}
+
+impl JobEnd {
+    /// For which of the reasons for a further attempt it could be one.
+    pub(crate) const fn reason_to_retry(self) -> Option<RetryOn> {
+        match self {
+            Self::Failed => Some(RetryOn::Failed),
+            Self::TimedOut => Some(RetryOn::TimedOut),
+            Self::MemoryExceeded => Some(RetryOn::Memory),
+            Self::LimitExceeded => Some(RetryOn::LimitExceeded),
+            Self::Succeeded | Self::Stopped | Self::Unbuilt => None,
+        }
+    }
 }
 
 /// What a drain empties.

@@ -346,6 +346,7 @@ impl Action {
             | Self::Accept(_)
             | Self::Refuse(..)
             | Self::Requeue { .. }
+            | Self::Retry { .. }
             | Self::Conclude(..)
             | Self::Stopped => None,
         }

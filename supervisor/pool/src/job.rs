@@ -5,7 +5,7 @@
 //!   submitted ────┤                               ▼   not before
 //!                 └──────────▶ Ready ◀──────── Delayed ◀─────────────┐
 //!                                │                │                  │
-//!                         assign │                │                  │ worker lost: requeued
+//!                         assign │                │                  │ worker lost: requeued; or retried by its own rule
 //!                                ▼                │                  │
 //!                             OnSlot ─────────────│──────────────────┘
 //!                                │                │
@@ -28,9 +28,9 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use wpool_protocol::id::{AttemptNumber, AttemptRef, JobId, SlotId};
-use wpool_protocol::job::Priority;
+use wpool_protocol::job::{Priority, RetryOn};
 
-use crate::event::{NewJob, OnWorkerLost};
+use crate::event::{NewJob, RetryRule};
 use crate::queue::{Place, Spot};
 use crate::tenants::TenantId;
 use crate::time::Instant;
@@ -47,7 +47,7 @@ pub(crate) struct Job {
     pub(crate) bytes: u64,
     pub(crate) run_time_max: Duration,
     pub(crate) attempts_max: u32,
-    pub(crate) on_worker_lost: OnWorkerLost,
+    pub(crate) retry_on: RetryRule,
     /// The first moment that is too late for its first start; `None` once it has started.
     pub(crate) expire_at: Option<Instant>,
     /// Runs begun.
@@ -101,7 +101,7 @@ impl Job {
             bytes: new.bytes,
             run_time_max: new.run_time_max,
             attempts_max: new.attempts_max.max(1),
-            on_worker_lost: new.on_worker_lost,
+            retry_on: new.retry_on,
             expire_at,
             attempts: 0,
             lost: 0,
@@ -128,12 +128,14 @@ impl Job {
         }
     }
 
+    /// Whether it may have another attempt for this reason.
+    pub(crate) const fn may_retry(&self, reason: RetryOn) -> bool {
+        self.retry_on.has(reason) && self.attempts < self.attempts_max
+    }
+
     /// Counts a worker lost over it; whether it may have another.
     pub(crate) const fn lose_attempt(&mut self) -> bool {
         self.lost = self.lost.saturating_add(1);
-        match self.on_worker_lost {
-            OnWorkerLost::Requeue => self.lost < self.attempts_max,
-            OnWorkerLost::Quarantine => false,
-        }
+        self.may_retry(RetryOn::WorkerLost)
     }
 }

@@ -18,7 +18,9 @@ pub enum Standing {
     Delayed {
         /// When it may.
         until: Instant,
-        /// Workers lost over it: if there are any, that is why.
+        /// Its runs so far: if there were any, it waits before the next.
+        attempts: u32,
+        /// Workers lost over it.
         lost: u32,
     },
     /// It is on a worker.

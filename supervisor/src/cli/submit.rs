@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use wpool::client::{Client, ClientError};
 use wpool_protocol::id::JobId;
-use wpool_protocol::job::{JobRequest, Priority};
+use wpool_protocol::job::{Growth, JobRequest, Priority, RetryOn};
 use wpool_protocol::outcome::Outcome;
 use wpool_protocol::quantity::Millis;
 
@@ -37,7 +37,7 @@ pub(crate) struct SubmitArgs {
 }
 
 /// What describes one job, and so nothing beside a batch that describes its own.
-const NOT_WITH_BATCH: [&str; 24] = [
+const NOT_WITH_BATCH: [&str; 27] = [
     "command",
     "inputs",
     "outputs",
@@ -62,6 +62,9 @@ const NOT_WITH_BATCH: [&str; 24] = [
     "delay",
     "start_within",
     "attempts_max",
+    "retry_on",
+    "memory_growth",
+    "idempotency_key",
 ];
 
 /// How it is queued.
@@ -85,9 +88,21 @@ struct QueueArgs {
     /// Start it within so long, or not at all
     #[arg(long, value_name = "DURATION")]
     start_within: Option<Millis>,
-    /// How many workers may be lost over it before it is set aside [default: 3]
+    /// How many attempts it may have; after the last a lost worker sets it aside [default: 3]
     #[arg(long, value_name = "COUNT")]
     attempts_max: Option<u32>,
+    /// What makes a further attempt
+    #[arg(
+        long,
+        help = "What makes a further attempt: worker_lost, failed, timed_out, memory, limit_exceeded, or never [default: worker_lost]",
+        value_name = "REASON", value_delimiter = ',', value_parser = retry_reason)]
+    retry_on: Vec<RetryReason>,
+    /// How many times its memory limit it has when that made it be tried again, like 2
+    #[arg(long, value_name = "FACTOR")]
+    memory_growth: Option<Growth>,
+    /// A name under which the same job is accepted only once
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
 }
 
 fn priority(text: &str) -> Result<Priority, String> {
@@ -97,7 +112,39 @@ fn priority(text: &str) -> Result<Priority, String> {
         .ok_or_else(|| "expected high, normal or low".to_owned())
 }
 
+/// One word of `--retry-on`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RetryReason {
+    Never,
+    On(RetryOn),
+}
+
+fn retry_reason(text: &str) -> Result<RetryReason, String> {
+    if text == "never" {
+        return Ok(RetryReason::Never);
+    }
+    let reason = RetryOn::ALL.into_iter().find(|it| it.as_str() == text);
+    reason.map(RetryReason::On).ok_or_else(|| {
+        let names: Vec<_> = RetryOn::ALL.iter().map(|it| it.as_str()).collect();
+        format!("expected never, or some of {}", names.join(", "))
+    })
+}
+
 impl SubmitArgs {
+    fn retry_on(&self) -> anyhow::Result<Option<Vec<RetryOn>>> {
+        let words = &self.queue.retry_on;
+        let reasons = words.iter().filter_map(|word| match word {
+            RetryReason::Never => None,
+            RetryReason::On(reason) => Some(*reason),
+        });
+        let reasons: Vec<_> = reasons.collect();
+        anyhow::ensure!(
+            reasons.is_empty() || reasons.len() == words.len(),
+            "--retry-on: `never` stands alone, or leave it out"
+        );
+        Ok((!words.is_empty()).then_some(reasons))
+    }
+
     fn request(&self) -> anyhow::Result<JobRequest> {
         let request = JobRequest {
             stdin: self.job.read_stdin()?,
@@ -108,6 +155,9 @@ impl SubmitArgs {
             delay_ms: self.queue.delay,
             start_within_ms: self.queue.start_within,
             attempts_max: self.queue.attempts_max,
+            retry_on: self.retry_on()?,
+            memory_growth: self.queue.memory_growth,
+            idempotency_key: self.queue.idempotency_key.clone(),
             ..self.job.request()?
         };
         request.validate()?;

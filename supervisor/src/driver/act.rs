@@ -6,8 +6,10 @@ use std::sync::Arc;
 use wpool_pool::action::{Action, KillReason, Lost, Record, RecordId};
 use wpool_pool::event::Event;
 use wpool_protocol::id::{AttemptRef, JobId, WorkerRef};
+use wpool_protocol::job::RetryOn;
 use wpool_protocol::outcome::{AttemptEnd, Isolation, JobState};
 use wpool_protocol::phase::Phase;
+use wpool_protocol::quantity::ByteSize;
 use wpool_protocol::status::Submitted;
 use wpool_protocol::wire::{Hello, ToWorker};
 
@@ -53,6 +55,18 @@ impl Driver {
                     generation = worker.generation.0, lost = lost_in_words(lost), wait_ms = wait.as_millis(),
                     "a worker was lost; its job waits for another");
                 self.requeue(attempt);
+            }
+            Action::Retry {
+                attempt,
+                worker,
+                reason,
+                not_before,
+            } => {
+                let wait = not_before.since(self.now());
+                tracing::debug!(job = %attempt.job, attempt = %attempt.attempt, slot = worker.slot.0,
+                    generation = worker.generation.0, reason = reason.as_str(), wait_ms = wait.as_millis(),
+                    "a job is tried again, as it asked");
+                self.retry(attempt, reason);
             }
             Action::Conclude(job, conclusion) => self.conclude(job, conclusion),
             Action::Stopped => self.life = Life::Stopped,
@@ -226,6 +240,18 @@ impl Driver {
         if let Some(job) = self.register.live.get_mut(&attempt.job) {
             // Of its output the tails stay; the next run begins both streams anew.
             drop(job.close_run(AttemptEnd::WorkerLost, now));
+            job.tell_watchers();
+        }
+    }
+
+    fn retry(&mut self, attempt: AttemptRef, reason: RetryOn) {
+        let now = Self::wall_clock();
+        if let Some(job) = self.register.live.get_mut(&attempt.job) {
+            job.close_retried(now);
+            if let (RetryOn::Memory, Some((growth, most))) = (reason, job.request.memory_growth) {
+                let limit = &mut job.request.limits.memory_bytes;
+                *limit = ByteSize(growth.of(limit.0)).min(most).max(*limit);
+            }
             job.tell_watchers();
         }
     }

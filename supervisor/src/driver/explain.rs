@@ -36,7 +36,11 @@ impl Driver {
                 let text = "its acceptance or its end is being made durable".to_owned();
                 (text, Some(waits(WaitReason::Recording)))
             }
-            Standing::Delayed { until, lost } => self.delayed(until, lost, attempts_max),
+            Standing::Delayed {
+                until,
+                attempts,
+                lost,
+            } => self.delayed(until, (attempts, lost), attempts_max),
             Standing::Ready(waiting) => self.waiting(&waiting, caller),
             Standing::OnSlot {
                 worker,
@@ -74,19 +78,26 @@ impl Driver {
     fn delayed(
         &self,
         until: Instant,
-        lost: u32,
+        (attempts, lost): (u32, u32),
         attempts_max: u32,
     ) -> (String, Option<WaitExplanation>) {
         let wait = until.since(self.now());
-        let (reason, text) = match lost {
-            0 => (
+        let (reason, text) = match (attempts, lost) {
+            (0, _) => (
                 WaitReason::Delay,
                 format!(
                     "it is not to start before {} from now (delay_ms)",
                     span(wait)
                 ),
             ),
-            lost => (
+            (attempts, 0) => (
+                WaitReason::Backoff,
+                format!(
+                    "attempt {attempts} of at most {attempts_max} is over, and retry_on asks for another; it may start in {}",
+                    span(wait)
+                ),
+            ),
+            (_, lost) => (
                 WaitReason::Backoff,
                 format!(
                     "workers lost over it: {lost} of at most {attempts_max}; it may start again in {}",

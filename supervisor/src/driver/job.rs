@@ -58,6 +58,15 @@ pub enum Progress {
     Ended(Arc<Outcome>),
 }
 
+/// What becomes of the output of a run that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tails {
+    /// Its last bytes stay with the attempt.
+    Kept,
+    /// All of it is in the outcome.
+    InOutcome,
+}
+
 impl Job {
     pub(super) fn new(
         id: JobId,
@@ -140,13 +149,26 @@ impl Job {
 
     /// The run that is over, put among the attempts; its output. `end` says how, where its worker did not.
     pub(super) fn close_run(&mut self, end: AttemptEnd, now: Timestamp) -> Option<Collected> {
+        let tails = match end {
+            AttemptEnd::WorkerLost => Tails::Kept,
+            _ => Tails::InOutcome,
+        };
+        self.close(end, now, tails)
+    }
+
+    /// Likewise, of a run that ended as its worker reported and that another follows: of its output the tails stay.
+    pub(super) fn close_retried(&mut self, now: Timestamp) {
+        drop(self.close(AttemptEnd::Exited, now, Tails::Kept));
+    }
+
+    fn close(&mut self, end: AttemptEnd, now: Timestamp, tails: Tails) -> Option<Collected> {
         let run = self.run.take()?;
         let report = run.collected.report.as_deref();
         let end = match end {
             AttemptEnd::WorkerLost => end,
             _ => report.map_or(end, |report| attempt_end(&report.ending)),
         };
-        let is_lost = end == AttemptEnd::WorkerLost;
+        let keeps = tails == Tails::Kept || end == AttemptEnd::WorkerLost;
         let streams = &run.collected.streams;
         self.attempts.push(Attempt {
             number: run.attempt.attempt,
@@ -156,8 +178,8 @@ impl Job {
             ended_at: run.ended_at.unwrap_or(now),
             end,
             detail: run.loss,
-            stdout_tail: is_lost.then(|| tail(&streams.stdout.bytes)).flatten(),
-            stderr_tail: is_lost.then(|| tail(&streams.stderr.bytes)).flatten(),
+            stdout_tail: keeps.then(|| tail(&streams.stdout.bytes)).flatten(),
+            stderr_tail: keeps.then(|| tail(&streams.stderr.bytes)).flatten(),
         });
         Some(run.collected)
     }

@@ -201,6 +201,10 @@ pub fn job_end(ending: &Ending) -> JobEnd {
             limit: LimitName::Wall,
             ..
         } => JobEnd::TimedOut,
+        Ending::Limit {
+            limit: LimitName::Memory,
+            ..
+        } => JobEnd::MemoryExceeded,
         Ending::Limit { .. } => JobEnd::LimitExceeded,
         Ending::Stopped => JobEnd::Stopped,
         Ending::Unbuilt { .. } => JobEnd::Unbuilt,

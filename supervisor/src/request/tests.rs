@@ -49,7 +49,7 @@ fn a_plain_job_gets_the_defaults() {
     let job = submit(request()).unwrap();
     assert_eq!(job.tenant.as_ref(), "uid:1000");
     assert_eq!(job.attempts_max, 3);
-    assert_eq!(job.on_worker_lost, OnWorkerLost::Requeue);
+    assert_eq!(job.retry_on, RetryRule::WORKER_LOST);
     assert_eq!(job.limits.memory_bytes, ByteSize::mib(512));
     assert_eq!(job.command.as_ref(), "python3 -c print(1)");
     assert!(job.bytes > 100 + JOB_OVERHEAD);
@@ -130,9 +130,9 @@ fn no_retry_means_quarantine_at_the_first_loss() {
         ..request()
     };
     let job = submit(with(Some(vec![]))).unwrap();
-    assert_eq!(job.on_worker_lost, OnWorkerLost::Quarantine);
+    assert_eq!(job.retry_on, RetryRule::NEVER);
     let job = submit(with(Some(vec![RetryOn::WorkerLost]))).unwrap();
-    assert_eq!(job.on_worker_lost, OnWorkerLost::Requeue);
+    assert_eq!(job.retry_on, RetryRule::WORKER_LOST);
 }
 
 #[test]

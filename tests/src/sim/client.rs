@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use wpool_pool::event::{DrainScope, Event, NewJob, OnWorkerLost};
+use wpool_pool::event::{DrainScope, Event, NewJob, RetryRule};
 use wpool_pool::settings::{Settings, TenantRule, TenantRules};
 use wpool_protocol::id::JobId;
-use wpool_protocol::job::Priority;
+use wpool_protocol::job::{Priority, RetryOn};
 
 use crate::sim::chance::Chance;
 use crate::sim::knobs::Knobs;
@@ -43,12 +43,22 @@ pub(crate) fn job(id: JobId, knobs: &Knobs, chance: &mut Chance) -> NewJob {
             .permille(knobs.expiring)
             .then(|| chance.within_ms(400)),
         attempts_max: u32::try_from(chance.between(1, u64::from(knobs.attempts_max))).unwrap_or(1),
-        on_worker_lost: if chance.permille(knobs.unrepeatable) {
-            OnWorkerLost::Quarantine
-        } else {
-            OnWorkerLost::Requeue
-        },
+        retry_on: retry_rule(knobs, chance),
     }
+}
+
+fn retry_rule(knobs: &Knobs, chance: &mut Chance) -> RetryRule {
+    let mut rule = if chance.permille(knobs.unrepeatable) {
+        RetryRule::NEVER
+    } else {
+        RetryRule::WORKER_LOST
+    };
+    for reason in RetryOn::ALL {
+        if chance.permille(knobs.retried) {
+            rule = rule.and(reason);
+        }
+    }
+    rule
 }
 
 /// Something an operator would ask for, when so many jobs have been accepted.

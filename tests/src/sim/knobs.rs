@@ -35,6 +35,8 @@ pub struct Knobs {
     pub(crate) expiring: u64,
     pub(crate) cancelled: u64,
     pub(crate) unrepeatable: u64,
+    /// Jobs that are to be tried again for a reason, of each.
+    pub(crate) retried: u64,
     pub(crate) spawn_fails: u64,
     pub(crate) boot_crashes: u64,
     pub(crate) boot_hangs: u64,
@@ -104,6 +106,7 @@ impl Knobs {
             expiring: fault(500),
             cancelled: fault(500),
             unrepeatable: fault(300),
+            retried: fault(500),
             tenants_held: fault(700),
             tenants_bounded: fault(700),
             early_shutdown: fault(500),

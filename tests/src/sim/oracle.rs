@@ -209,6 +209,12 @@ impl Oracle {
                 lost,
                 not_before,
             } => self.judge_requeue(attempt, worker, lost, not_before),
+            Action::Retry {
+                attempt,
+                worker,
+                reason,
+                not_before,
+            } => self.judge_retry(attempt, worker, reason, not_before),
             Action::Conclude(id, conclusion) => self.judge_outcome(id, conclusion),
             Action::Spawn(worker) => self.judge_spawn(worker, reality),
             Action::Assign(worker, attempt) => self.judge_assign(worker, attempt, reality),

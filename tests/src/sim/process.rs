@@ -119,11 +119,12 @@ impl Processes {
         } else if chance.permille(knobs.overruns) {
             end += run_time_max * 3;
         }
-        let how = match chance.up_to(4) {
+        let how = match chance.up_to(5) {
             0 if chance.permille(knobs.false_stops) => JobEnd::Stopped,
             0 | 1 => JobEnd::Succeeded,
             2 => JobEnd::Failed,
             3 => JobEnd::TimedOut,
+            4 => JobEnd::MemoryExceeded,
             _ => JobEnd::LimitExceeded,
         };
         deeds.push((end, ended(how)));

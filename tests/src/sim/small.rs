@@ -14,7 +14,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use wpool_pool::action::{Action, Actions, RecordId};
-use wpool_pool::event::{DrainScope, Event, NewJob, OnWorkerLost};
+use wpool_pool::event::{DrainScope, Event, NewJob, RetryRule};
 use wpool_pool::pool::Pool;
 use wpool_pool::settings::Settings;
 use wpool_pool::time::Instant;
@@ -322,6 +322,7 @@ impl Moment {
             Action::Accept(_)
             | Action::Refuse(..)
             | Action::Requeue { .. }
+            | Action::Retry { .. }
             | Action::Conclude(..)
             | Action::Stopped => {}
         }
@@ -368,6 +369,6 @@ fn job(number: u64) -> NewJob {
         delay: Duration::ZERO,
         start_within: (!even).then_some(Duration::from_secs(12)),
         attempts_max: 2,
-        on_worker_lost: OnWorkerLost::Requeue,
+        retry_on: RetryRule::WORKER_LOST,
     }
 }

@@ -317,6 +317,7 @@ impl World {
             Action::Accept(_)
             | Action::Refuse(..)
             | Action::Requeue { .. }
+            | Action::Retry { .. }
             | Action::Conclude(..)
             | Action::Stopped => return,
         };

@@ -12,6 +12,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(low_work_starts_behind_an_endless_stream_of_high),
     test!(a_small_tenant_is_done_while_a_large_one_waits),
     test!(a_tenant_takes_no_more_than_it_may),
+    test!(a_job_is_tried_again_as_it_asks, "python3"),
 ];
 
 /// Submits a job and gives its id.
@@ -184,5 +185,50 @@ fn a_tenant_takes_no_more_than_it_may() -> anyhow::Result<()> {
         daemon.post("/v1/jobs", &job)?.status == 201,
         "there is room again"
     );
+    Ok(())
+}
+
+fn a_job_is_tried_again_as_it_asks() -> anyhow::Result<()> {
+    let daemon = Daemon::start(1)?;
+    let sh = ["sh", "-c", "echo tried; exit 7"];
+    let outcome = daemon.outcome_of(&json!({"command": sh, "retry_on": ["failed"]}))?;
+    ensure!(
+        outcome["state"] == "failed" && outcome["exit_code"] == 7,
+        "{outcome}"
+    );
+    let attempts = outcome["attempts"].as_array().context("no attempts")?;
+    ensure!(attempts.len() == 3, "{outcome}");
+    ensure!(
+        attempts.iter().all(|attempt| attempt["end"] == "exited"),
+        "{outcome}"
+    );
+    // Of those that did not decide it the last words stay.
+    ensure!(attempts[0]["stdout_tail"] == "tried\n", "{outcome}");
+    let once = daemon.outcome_of(&json!({"command": sh}))?;
+    ensure!(
+        once["attempts"].as_array().map(Vec::len) == Some(1),
+        "{once}"
+    );
+    // 150 MB fit in at the second try, with twice the memory.
+    let code = "data = bytearray(150 << 20)\nfor n in range(0, len(data), 4096): data[n] = 1\nimport time; time.sleep(0.5)";
+    let job = json!({
+        "command": ["python3", "-c", code], "limits": {"memory_bytes": 100 << 20},
+        "retry_on": ["memory"], "memory_growth": 2,
+    });
+    let outcome = daemon.outcome_of(&job)?;
+    ensure!(outcome["state"] == "succeeded", "{outcome}");
+    let attempts = outcome["attempts"].as_array().context("no attempts")?;
+    let ends: Vec<_> = attempts.iter().map(|attempt| &attempt["end"]).collect();
+    ensure!(ends == ["limit", "exited"], "{outcome}");
+    let said = daemon.wpool(["submit", "--retry-on", "never,failed", "--", "true"])?;
+    ensure!(
+        said.code == 125 && said.stderr.lines().count() == 1,
+        "{said:?}"
+    );
+    let refused = daemon.post(
+        "/v1/jobs",
+        &json!({"command": ["true"], "memory_growth": 0.5}),
+    )?;
+    ensure!(refused.status == 422, "{refused:?}");
     Ok(())
 }

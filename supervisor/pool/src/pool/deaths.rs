@@ -11,7 +11,7 @@
 
 use core::time::Duration;
 
-use wpool_protocol::id::{Generation, SlotId, WorkerRef};
+use wpool_protocol::id::{Generation, JobId, SlotId, WorkerRef};
 
 use crate::action::{Action, Actions, Conclusion, KillReason, Lost};
 use crate::alarms::later;
@@ -105,12 +105,7 @@ impl Pool {
         } else if self.course.ends() {
             self.conclude(id, Conclusion::Shutdown, actions);
         } else {
-            let backoff = Backoff {
-                min: self.settings.backoff_min,
-                max: self.settings.backoff_max,
-            };
-            let wait = backoff.wait(lost_so_far.saturating_sub(1), &mut self.random);
-            let not_before = later(self.now, wait);
+            let not_before = self.after_backoff(id);
             actions.push(Action::Requeue {
                 attempt,
                 worker,
@@ -119,6 +114,16 @@ impl Pool {
             });
             self.requeue(id, not_before);
         }
+    }
+
+    /// When a job may start again after its last attempt: each wait is twice the one before.
+    pub(super) fn after_backoff(&mut self, id: JobId) -> Instant {
+        let backoff = Backoff {
+            min: self.settings.backoff_min,
+            max: self.settings.backoff_max,
+        };
+        let before = self.job_mut(id).attempts.saturating_sub(1);
+        later(self.now, backoff.wait(before, &mut self.random))
     }
 
     /// A slot has lost its worker: decides about the next one.

@@ -33,6 +33,7 @@ impl Pool {
             (Stage::Ready, Acceptance::Durable) => Standing::Ready(self.waiting(job)),
             (Stage::Delayed(until), _) => Standing::Delayed {
                 until,
+                attempts: job.attempts,
                 lost: job.lost,
             },
             (Stage::OnSlot(slot), _) => {

@@ -12,7 +12,7 @@ use crate::alarms::later;
 use crate::event::JobEnd;
 use crate::pool::Pool;
 use crate::pool::deaths::SETTLED_AFTER;
-use crate::run::Stop;
+use crate::run::{Run, Stop};
 use crate::slot::{Counted, Ending, Phase, Settled, Step, Word};
 
 impl Pool {
@@ -97,13 +97,14 @@ impl Pool {
             (JobEnd::Stopped, Stop::NotAsked) => self.kill(id, KillReason::Violation, actions),
             (JobEnd::Stopped, Stop::By(_))
             | (
-                JobEnd::Succeeded | JobEnd::Failed | JobEnd::TimedOut | JobEnd::LimitExceeded,
+                JobEnd::Succeeded
+                | JobEnd::Failed
+                | JobEnd::TimedOut
+                | JobEnd::MemoryExceeded
+                | JobEnd::LimitExceeded,
                 Stop::By(_) | Stop::NotAsked,
             ) => {
-                let worker = self.slot(id).worker;
-                let attempt = run.attempt;
-                let conclusion = Conclusion::Reported { attempt, worker };
-                self.conclude(attempt.job, conclusion, actions);
+                self.close_reported(id, &run, end, actions);
                 let time = self.now.since(run.began);
                 self.change(id, |slot| {
                     slot.worked = slot.worked.saturating_add(time);
@@ -115,6 +116,34 @@ impl Pool {
                 } else {
                     self.retire(id, actions);
                 }
+            }
+        }
+    }
+
+    /// A run is over as its worker reports: that is how the job ended, unless its own rule says that it is tried again.
+    fn close_reported(&mut self, id: SlotId, run: &Run, end: JobEnd, actions: &mut Actions) {
+        let worker = self.slot(id).worker;
+        let attempt = run.attempt;
+        let asked = match run.stop {
+            Stop::By(_) => None,
+            Stop::NotAsked => end.reason_to_retry(),
+        };
+        let ends = self.course.ends();
+        let job = self.job_mut(attempt.job);
+        match asked.filter(|reason| job.may_retry(*reason) && !ends) {
+            None => {
+                let conclusion = Conclusion::Reported { attempt, worker };
+                self.conclude(attempt.job, conclusion, actions);
+            }
+            Some(reason) => {
+                let not_before = self.after_backoff(attempt.job);
+                actions.push(Action::Retry {
+                    attempt,
+                    worker,
+                    reason,
+                    not_before,
+                });
+                self.requeue(attempt.job, not_before);
             }
         }
     }

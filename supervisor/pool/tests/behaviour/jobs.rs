@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wpool_pool::action::{Action, Conclusion, KillReason, Lost, Record, RecordId, Refusal};
-use wpool_pool::event::{Event, JobEnd, NewJob, OnWorkerLost};
+use wpool_pool::event::{Event, JobEnd, NewJob, RetryRule};
 use wpool_pool::settings::Settings;
 use wpool_pool::time::Instant;
 use wpool_pool::view::JobPlace;
@@ -206,7 +206,7 @@ fn each_lost_worker_costs_an_attempt_and_the_last_one_quarantines() {
 fn a_job_that_may_not_be_repeated_is_quarantined_at_once() {
     let mut story = Story::with_workers(1);
     let once = NewJob {
-        on_worker_lost: OnWorkerLost::Quarantine,
+        retry_on: RetryRule::NEVER,
         ..job(1)
     };
     story.run(once, worker(0, 1));

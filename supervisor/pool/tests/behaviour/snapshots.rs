@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use wpool_pool::action::{Action, Actions, RecordId};
-use wpool_pool::event::{DrainScope, Event, JobEnd, NewJob, OnWorkerLost};
+use wpool_pool::event::{DrainScope, Event, JobEnd, NewJob, RetryRule};
 use wpool_pool::pool::Pool;
 use wpool_pool::settings::Settings;
 use wpool_pool::snapshot::{RestoreError, Snapshot};
@@ -56,10 +56,10 @@ fn arb_job() -> impl Strategy<Value = Event> {
             start_within: (rank == 0).then_some(Duration::from_millis(60)),
             priority: Priority::ALL[priority],
             rank,
-            on_worker_lost: if once {
-                OnWorkerLost::Quarantine
+            retry_on: if once {
+                RetryRule::NEVER
             } else {
-                OnWorkerLost::Requeue
+                RetryRule::WORKER_LOST
             },
             ..job(0)
         };

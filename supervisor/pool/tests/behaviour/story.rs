@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use wpool_pool::action::{Action, Actions, Conclusion};
-use wpool_pool::event::{Event, JobEnd, NewJob, OnWorkerLost};
+use wpool_pool::event::{Event, JobEnd, NewJob, RetryRule};
 use wpool_pool::pool::Pool;
 use wpool_pool::settings::Settings;
 use wpool_pool::time::Instant;
@@ -41,7 +41,7 @@ pub(crate) fn job(id: u64) -> NewJob {
         delay: Duration::ZERO,
         start_within: None,
         attempts_max: 3,
-        on_worker_lost: OnWorkerLost::Requeue,
+        retry_on: RetryRule::WORKER_LOST,
     }
 }
 
@@ -146,6 +146,7 @@ pub(crate) fn conclusions(actions: &[Action]) -> Vec<(u64, Conclusion)> {
             | Action::Kill(..)
             | Action::Retire(_)
             | Action::Requeue { .. }
+            | Action::Retry { .. }
             | Action::Stopped => None,
         })
         .collect()

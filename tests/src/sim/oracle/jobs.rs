@@ -1,15 +1,49 @@
 //! What is promised about jobs: from their submission to their one outcome.
 
 use wpool_pool::action::{Conclusion, KillReason, Lost, Record, RecordId, Refusal};
-use wpool_pool::event::{NewJob, OnWorkerLost};
+use wpool_pool::event::{JobEnd, NewJob};
+use wpool_pool::settings::Settings;
 use wpool_pool::time::Instant;
 use wpool_protocol::id::{AttemptRef, JobId, WorkerRef};
+use wpool_protocol::job::RetryOn;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::sim::oracle::seats::Over;
 use crate::sim::oracle::{Asker, JobFile, Oracle, Place, Verdict};
+
+/// For which reason a run that ended so could be repeated.
+const fn retries(end: JobEnd) -> Option<RetryOn> {
+    match end {
+        JobEnd::Failed => Some(RetryOn::Failed),
+        JobEnd::TimedOut => Some(RetryOn::TimedOut),
+        JobEnd::MemoryExceeded => Some(RetryOn::Memory),
+        JobEnd::LimitExceeded => Some(RetryOn::LimitExceeded),
+        JobEnd::Succeeded | JobEnd::Stopped | JobEnd::Unbuilt => None,
+    }
+}
+
+impl JobFile {
+    /// It waits again, twice as long as the time before, or down to half of that; and it had not had its last attempt.
+    fn wait_again(&mut self, now: Instant, settings: &Settings, not_before: Instant) -> Verdict {
+        let doubled = settings.backoff_min * 2u32.pow(self.runs - 1);
+        let whole = doubled.min(settings.backoff_max);
+        require!(
+            now.after(whole / 2) <= not_before && not_before <= now.after(whole),
+            "{} waits until {not_before}, which is not {whole:?} or half of it",
+            self.new.id
+        );
+        require!(
+            self.runs < self.new.attempts_max,
+            "I3: {} has had its last attempt",
+            self.new.id
+        );
+        self.not_before = not_before;
+        self.place = Place::Waiting;
+        Ok(())
+    }
+}
 
 impl Oracle {
     pub(super) fn hear_submission(&mut self, new: &NewJob) {
@@ -149,23 +183,50 @@ impl Oracle {
             "{attempt} is requeued although it overran"
         );
         require!(
-            file.new.on_worker_lost == OnWorkerLost::Requeue,
+            file.new.retry_on.has(RetryOn::WorkerLost),
             "{attempt} may not be repeated"
         );
-        let doubled = settings.backoff_min * 2u32.pow(file.lost);
-        let whole = doubled.min(settings.backoff_max);
-        require!(
-            now.after(whole / 2) <= not_before && not_before <= now.after(whole),
-            "{attempt} waits until {not_before}, which is not {whole:?} or half of it"
-        );
         file.lost += 1;
-        require!(
-            file.lost < file.new.attempts_max,
-            "I3: {attempt} was the last one that the job may lose"
-        );
-        file.not_before = not_before;
-        file.place = Place::Waiting;
+        file.wait_again(now, &settings, not_before)?;
         self.summary.requeued += 1;
+        Ok(())
+    }
+
+    pub(super) fn judge_retry(
+        &mut self,
+        attempt: AttemptRef,
+        worker: WorkerRef,
+        reason: RetryOn,
+        not_before: Instant,
+    ) -> Verdict {
+        let (now, settings, stops) = (self.now, self.settings, self.kill_at.is_some());
+        let file = self.file(attempt.job)?;
+        let end = match file.place {
+            Place::Over(Over::Reported {
+                attempt: over,
+                worker: by,
+                end,
+                stopped: false,
+            }) if (over, by) == (attempt, worker) => Some(end),
+            _ => None,
+        };
+        let is_so = matches!(
+            (end, reason),
+            (Some(JobEnd::Failed), RetryOn::Failed)
+                | (Some(JobEnd::TimedOut), RetryOn::TimedOut)
+                | (Some(JobEnd::MemoryExceeded), RetryOn::Memory)
+                | (Some(JobEnd::LimitExceeded), RetryOn::LimitExceeded)
+        );
+        require!(
+            is_so && file.new.retry_on.has(reason) && !stops,
+            "{attempt} is tried again for {reason:?}: {file:?}"
+        );
+        require!(
+            !file.is_cancelled(),
+            "{attempt} is tried again although cancelled"
+        );
+        file.wait_again(now, &settings, not_before)?;
+        self.summary.retried += 1;
         Ok(())
     }
 
@@ -186,14 +247,26 @@ impl Oracle {
         if lost.is_some_and(|lost| lost != by_shutdown) {
             file.lost += 1;
         }
-        let no_more = file.lost >= file.new.attempts_max
-            || file.new.on_worker_lost == OnWorkerLost::Quarantine;
+        let no_more =
+            file.runs >= file.new.attempts_max || !file.new.retry_on.has(RetryOn::WorkerLost);
         let ordinary = lost
             .is_some_and(|lost| lost != by_shutdown && lost != Lost::Killed(KillReason::Overrun));
         let justified = match conclusion {
-            Conclusion::Reported { attempt, worker } => {
-                file.place == Place::Over(Over::Reported { attempt, worker })
-            }
+            Conclusion::Reported { attempt, worker } => match file.place {
+                Place::Over(Over::Reported {
+                    attempt: over,
+                    worker: by,
+                    end,
+                    stopped,
+                }) => {
+                    let again = retries(end).is_some_and(|reason| file.new.retry_on.has(reason))
+                        && file.runs < file.new.attempts_max
+                        && !stopped
+                        && !stops;
+                    (over, by) == (attempt, worker) && !again
+                }
+                _ => false,
+            },
             Conclusion::Overran { attempt, worker } => {
                 let lost = Lost::Killed(KillReason::Overrun);
                 file.place

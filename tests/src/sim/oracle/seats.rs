@@ -57,6 +57,9 @@ pub(super) enum Over {
     Reported {
         attempt: AttemptRef,
         worker: WorkerRef,
+        end: JobEnd,
+        /// Somebody had asked for it.
+        stopped: bool,
     },
     Lost {
         attempt: AttemptRef,
@@ -178,7 +181,13 @@ impl Oracle {
             seat.worked += now.since(run.began).as_nanos();
             let attempt = run.attempt;
             if let Some(job) = self.jobs.get_mut(&attempt.job) {
-                job.place = Place::Over(Over::Reported { attempt, worker });
+                let stopped = run.stop_by.is_some();
+                job.place = Place::Over(Over::Reported {
+                    attempt,
+                    worker,
+                    end,
+                    stopped,
+                });
             }
         }
     }
