@@ -65,6 +65,8 @@ pub(crate) enum Report {
 pub(crate) struct TreeEnd {
     /// How its first process ended.
     pub(crate) main: MainEnd,
+    /// From the birth of its first process to the death of its last, µs.
+    pub(crate) wall_us: u64,
     /// CPU time of all processes in their own code, µs.
     pub(crate) user_us: u64,
     /// CPU time of all processes in the kernel, µs.

@@ -16,6 +16,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -83,6 +84,8 @@ fn try_run(init: Init<'_>) -> io::Result<()> {
         // The worker does not need this box any more.
         return Ok(());
     };
+    // Before the birth: what the process does on its way to the program is in its CPU time, too.
+    let began = Instant::now();
     let main = match start(
         init.single,
         &order,
@@ -100,6 +103,7 @@ fn try_run(init: Init<'_>) -> io::Result<()> {
         &mut reports,
         &Report::Ended(TreeEnd {
             main,
+            wall_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
             user_us: u64::try_from(usage.user.as_micros()).unwrap_or(u64::MAX),
             system_us: u64::try_from(usage.system.as_micros()).unwrap_or(u64::MAX),
             resident_max_bytes: usage.resident_max_bytes,

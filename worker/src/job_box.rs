@@ -345,6 +345,7 @@ impl JobBox {
         self.meter = match mem::replace(&mut self.meter, nothing) {
             Meter::Watching(watch) => {
                 let remains = Remains {
+                    wall: Duration::from_micros(tree.wall_us),
                     reaped: ResourceUsage {
                         user: Duration::from_micros(tree.user_us),
                         system: Duration::from_micros(tree.system_us),

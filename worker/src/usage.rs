@@ -63,6 +63,8 @@ pub enum WatchError {
 /// What init tells of a tree at its end: it is the kernel's word, not the job's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Remains {
+    /// How long it lived, by the init's own clock: the worker hears of it late on a busy machine.
+    pub wall: Duration,
     /// What the processes used that it has waited for.
     pub reaped: ResourceUsage,
     /// How many were there when the first of them had ended, that one included.
@@ -170,7 +172,7 @@ impl Watch {
     ///
     /// [`WatchError`] if its disk or its cgroup cannot be read.
     pub fn finish(self, remains: Remains) -> Result<Account, WatchError> {
-        let wall = self.started.elapsed();
+        let wall = remains.wall;
         match self.source {
             Source::Cgroup(watch) => watch.finish(wall),
             Source::Sampling(sampling) => Ok(sampling.finish(wall, remains)?),

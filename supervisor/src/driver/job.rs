@@ -169,13 +169,20 @@ impl Job {
             _ => report.map_or(end, |report| attempt_end(&report.ending)),
         };
         let keeps = tails == Tails::Kept || end == AttemptEnd::WorkerLost;
+        let ended_at = run.ended_at.unwrap_or(now);
+        // On a busy machine its start was heard of late.
+        let ran_ms = report.map_or(0, |report| report.usage.wall_us / 1_000);
+        let ran_ms = i64::try_from(ran_ms).unwrap_or(0);
+        let started_at = run
+            .started_at
+            .min(Timestamp(ended_at.0.saturating_sub(ran_ms)));
         let streams = &run.collected.streams;
         self.attempts.push(Attempt {
             number: run.attempt.attempt,
             slot: run.worker.slot,
             generation: run.worker.generation,
-            started_at: run.started_at,
-            ended_at: run.ended_at.unwrap_or(now),
+            started_at,
+            ended_at,
             end,
             detail: run.loss,
             stdout_tail: keeps.then(|| tail(&streams.stdout.bytes)).flatten(),

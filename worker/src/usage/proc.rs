@@ -300,11 +300,22 @@ impl TreeReader {
                 }
                 lines += 1;
             }
-            // A process that is ending has no mapping at all.
-            mapped.gone += u32::from(lines == 0);
+            // A process that is ending has no mapping at all, or in the middle of them none any more.
+            let is_whole = lines > 0 && self.has_memory(pid)?;
+            mapped.gone += u32::from(!is_whole);
             mapped.bytes += mappings.finish();
         }
         Ok(mapped)
+    }
+
+    /// Whether a process still has its memory: one that is ending has not, long before it is gone.
+    fn has_memory(&mut self, pid: u32) -> Result<bool, TreeError> {
+        match self.read(pid, "statm", None) {
+            Ok(Some(_)) => Ok(!self.text().starts_with(b"0 ")),
+            Ok(None) => Ok(false),
+            Err(error) if is_refused(&error) => Ok(true),
+            Err(error) => Err(reading("the memory")(error)),
+        }
     }
 
     /// The most descriptors that one process has open, of those of the last [`TreeReader::sums`].

@@ -86,7 +86,8 @@ impl Sampled {
     /// that is but init's.
     pub(super) fn usage(&self, wall: Duration, reaped: ResourceUsage) -> RunUsage {
         let unreaped = self.cpu.saturating_sub(reaped.user + reaped.system);
-        let (memory_peak_bytes, measured_by) = if self.looks == 0 {
+        let (memory_peak_bytes, measured_by) = if self.looks == 0 || self.memory_peak_bytes == 0 {
+            // All that was seen of it may have been its end.
             (reaped.resident_max_bytes, MeasuredBy::Rusage)
         } else {
             let largest = reaped.resident_max_bytes;
