@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::blob::Blob;
 use crate::limits::LimitsRequest;
+use crate::object::{each_key_once, object};
 use crate::path::BoxPath;
 use crate::quantity::Millis;
 
@@ -57,16 +58,28 @@ pub struct JobRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdin: Option<Blob>,
     /// Files to lay into `/box` before the start.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "each_key_once",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub files: BTreeMap<BoxPath, InputFile>,
     /// Names or patterns (`*`, `?`, `[…]`, `**`) of files to bring out of `/box` after the end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<String>,
     /// Environment variables, beside the few that the sandbox sets.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "each_key_once",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub env: BTreeMap<String, String>,
     /// Limits.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(
+        default,
+        deserialize_with = "object",
+        skip_serializing_if = "is_default"
+    )]
     pub limits: LimitsRequest,
     /// Which class of the queue.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -78,7 +91,11 @@ pub struct JobRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
     /// Free text pairs, given back with the outcome.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "each_key_once",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub labels: BTreeMap<String, String>,
     /// Earliest start, from now; ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -337,6 +354,10 @@ impl JobRequest {
                 "a label, tenant, profile or key is longer than 255 bytes",
             );
         }
+        let tenant = self.tenant.as_deref();
+        if tenant.is_some_and(|name| name.is_empty() || name.contains(char::is_control)) {
+            return refuse("tenant", "it is empty or holds a control character");
+        }
         Ok(())
     }
 }
@@ -351,9 +372,10 @@ fn refuse(field: &'static str, problem: impl Into<String>) -> Result<(), JobErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::object::Object;
 
     fn parse(json: &str) -> Result<JobRequest, serde_json::Error> {
-        serde_json::from_str(json)
+        serde_json::from_str(json).map(|Object(job)| job)
     }
 
     #[test]
@@ -392,6 +414,20 @@ mod tests {
             ),
             (r#"{"command": ["x"], "priority": "urgent"}"#, "urgent"),
             ("{}", "command"),
+            (r#"[["true"]]"#, "an object"),
+            (r#"{"command": ["x"], "limits": [5000]}"#, "an object"),
+            (
+                r#"{"command": ["x"], "env": {"A": "1", "A": "2"}}"#,
+                "`A` is there twice",
+            ),
+            (
+                r#"{"command": ["x"], "labels": {"a": "", "a": ""}}"#,
+                "`a` is there twice",
+            ),
+            (
+                r#"{"command": ["x"], "files": {"f": "", "f": ""}}"#,
+                "`f` is there twice",
+            ),
         ] {
             let error = parse(json).unwrap_err().to_string();
             assert!(error.contains(word), "{json}: {error}");
@@ -433,5 +469,17 @@ mod tests {
             ..good
         };
         assert_eq!(stubborn.validate().unwrap_err().field, "attempts_max");
+    }
+
+    #[test]
+    fn a_tenant_has_a_name_that_can_be_shown() {
+        for name in ["", "a\nb", "\u{1b}[31m"] {
+            let job = JobRequest {
+                command: vec!["true".into()],
+                tenant: Some(name.into()),
+                ..JobRequest::default()
+            };
+            assert_eq!(job.validate().unwrap_err().field, "tenant", "{name:?}");
+        }
     }
 }

@@ -3,7 +3,8 @@
 //! Three groups of types live here, and nothing that acts:
 //!
 //! - what every part speaks of: [`id`], [`quantity`], [`limits`], [`path`];
-//! - what clients read and write as JSON: [`blob`], [`job`], [`outcome`], [`status`], [`explanation`], [`problem`];
+//! - what clients read and write as JSON: [`blob`], [`job`], [`object`], [`outcome`], [`status`], [`explanation`],
+//!   [`problem`];
 //! - what travels between supervisor and worker: [`wire`] messages, encoded by [`codec`], cut into
 //!   frames by [`frame`], permitted by the table in [`phase`].
 //!
@@ -26,6 +27,7 @@ pub mod timestamp;
 pub mod blob;
 pub mod explanation;
 pub mod job;
+pub mod object;
 pub mod outcome;
 pub mod problem;
 pub mod status;

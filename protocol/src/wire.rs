@@ -159,6 +159,13 @@ impl MountSetup {
         }
     }
 
+    /// The first of these destinations that is there twice.
+    pub fn met_twice<'a>(destinations: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+        let mut seen = std::collections::BTreeSet::new();
+        let mut destinations = destinations.into_iter();
+        destinations.find(|destination| !seen.insert(plain(destination)))
+    }
+
     /// The place of the sandbox's own that a mount at `destination` would hide, or be hidden by.
     pub fn in_the_way(destination: &str) -> Option<&'static str> {
         /// Nothing may be laid into these: the job's own, or read-only before a mount point could be made.
@@ -358,8 +365,8 @@ pub enum Ending {
     NotFound,
     /// The program is there but could not be executed: the errno.
     NotExecutable(i32),
-    /// The wall time was over.
-    TimedOut,
+    /// The wall time was over. If the job's first process ended in its time of grace: how.
+    TimedOut(Option<InGrace>),
     /// Another limit was reached.
     Limit {
         /// Which.
@@ -379,6 +386,15 @@ pub enum Ending {
     /// The program is there, and this file is not, without which it does not start: its interpreter, or what its link
     /// leads to.
     Lacking(String),
+}
+
+/// How the first process of a job whose wall time was over ended before it had to be killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InGrace {
+    /// It exited.
+    Exited(u8),
+    /// A signal ended it, most likely the SIGTERM that told it of its end.
+    Signaled(u8),
 }
 
 /// What a run used.
@@ -425,5 +441,15 @@ mod tests {
         ] {
             assert_eq!(MountSetup::in_the_way(destination), place, "{destination}");
         }
+    }
+
+    #[test]
+    fn two_mounts_do_not_meet_in_one_place() {
+        let places = ["/opt/a", "/opt/ab", "/opt/a/b"];
+        assert_eq!(MountSetup::met_twice(places), None);
+        assert_eq!(
+            MountSetup::met_twice(["/opt/a", "/opt/b", "/opt//a/"]),
+            Some("/opt//a/")
+        );
     }
 }

@@ -115,6 +115,10 @@ pub(crate) fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return misused(&error, &named_command(&arguments)),
     };
+    if let Err(error) = survive_file_limit() {
+        complain(&format!("failed to see to SIGXFSZ: {error}"));
+        return ExitCode::from(FAILED);
+    }
     let form = if cli.json { Form::Json } else { Form::Text };
     let mut screen = Screen::stdout(form);
     let ended = dispatch(cli.command, &mut screen).and_then(|code| {
@@ -129,6 +133,13 @@ pub(crate) fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// Lets a write past somebody's `ulimit -f` fail, with an error to tell, instead of ending this process: a handler, not
+/// `SIG_IGN`, which workers and jobs would inherit.
+fn survive_file_limit() -> std::io::Result<()> {
+    let heard = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, heard).map(drop)
 }
 
 fn dispatch(command: Command, screen: &mut Screen<'_>) -> anyhow::Result<u8> {

@@ -8,6 +8,8 @@
 //!   --config: that file, and none of the above
 //! ```
 //!
+//! `wpool config check` also looks whether what it names is on this machine (`host`).
+//!
 //! Two layers of types: [`raw`] is what is written, every key optional; [`Config`] is what it means, every
 //! value there and checked against the others (`meaning`).
 //!
@@ -30,6 +32,7 @@ pub mod amount;
 mod bounds;
 mod cores;
 mod defaults;
+mod host;
 mod layers;
 mod meaning;
 pub mod raw;

@@ -30,7 +30,7 @@ use wpool_protocol::limits::{Limits, ResolveError};
 use wpool_protocol::outcome::Outcome;
 use wpool_protocol::timestamp::Timestamp;
 use wpool_protocol::wire::{
-    AttemptReport, Ending, FromWorker, IsolationPolicy, Ready, Refused, Stdio, ToWorker,
+    AttemptReport, Ending, FromWorker, IsolationPolicy, MountSetup, Ready, Refused, Stdio, ToWorker,
 };
 
 pub mod dialogue;
@@ -43,6 +43,7 @@ pub mod worker;
 use crate::config::{Config, DEFAULT_PROFILE, Profile};
 use crate::gather::Gathered;
 use crate::report::Streams;
+use crate::resource_limits::{self, TooLow};
 use dialogue::{Dialogue, DialogueError, Event};
 use interruption::Interruptions;
 use worker::{Worker, WorkerError, WorkerPlan};
@@ -125,6 +126,17 @@ pub enum RunError {
         /// What to do.
         remedy: String,
     },
+    /// Two things are to be shown in one place.
+    #[error(
+        "two paths are to appear at {destination}: leave one out, or name another place with --ro PATH:DEST"
+    )]
+    Mounts {
+        /// The place.
+        destination: String,
+    },
+    /// This process itself may use too little.
+    #[error(transparent)]
+    TooLow(#[from] TooLow),
     /// The worker died, hung or broke the protocol.
     #[error("the job's worker was lost: try again, and run `wpool doctor` if it happens again")]
     Lost(#[source] DialogueError),
@@ -158,7 +170,14 @@ impl From<Refused> for RunError {
 ///
 /// [`RunError`] if wpool failed; how the job ended is never an error.
 pub fn run(run: ForegroundRun) -> Result<RunEnd, RunError> {
+    resource_limits::raise(1)?;
     let profile = profile_of(&run)?.clone();
+    let mounts = [&profile.mounts[..], &run.read_only].concat();
+    if let Some(destination) = MountSetup::met_twice(mounts.iter().map(|(_, at)| at.as_str())) {
+        return Err(RunError::Mounts {
+            destination: destination.to_owned(),
+        });
+    }
     let limits = run.request.limits.resolve(
         &run.config.limits_of(&profile),
         &run.config.ceilings_of(&profile),
@@ -174,7 +193,7 @@ pub fn run(run: ForegroundRun) -> Result<RunEnd, RunError> {
     };
     let worker = Worker::bear(WorkerPlan {
         policy: run.config.isolation,
-        mounts: [&profile.mounts[..], &run.read_only].concat(),
+        mounts,
         stream_bytes: match &stdio {
             Some(_) => 0,
             None => limits.output_bytes.0,
@@ -293,7 +312,7 @@ impl Run {
             Ending::Unbuilt { reason } => return Err(RunError::Unbuilt(reason.clone())),
             Ending::Exited(_)
             | Ending::Signaled(_)
-            | Ending::TimedOut
+            | Ending::TimedOut(_)
             | Ending::Limit { .. }
             | Ending::Stopped => {}
         }
@@ -336,8 +355,7 @@ impl Run {
         attempt: AttemptRef,
         outputs: &mut Gathered,
     ) -> Result<Option<Box<AttemptReport>>, DialogueError> {
-        let allowed = Duration::from(self.limits.timeout_ms) + Duration::from(self.limits.grace_ms);
-        let deadline = Instant::now() + allowed + OVERRUN_SLACK;
+        let deadline = Instant::now() + self.limits.run_time_max() + OVERRUN_SLACK;
         let mut asked = false;
         loop {
             match dialogue.next(deadline, Some(&mut self.interruptions))? {

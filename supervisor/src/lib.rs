@@ -25,6 +25,7 @@ pub mod config;
 pub mod driver;
 pub mod http;
 pub mod notify;
+pub mod resource_limits;
 pub mod serve;
 pub mod store;
 

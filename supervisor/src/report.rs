@@ -17,7 +17,7 @@ use wpool_protocol::outcome::{
 };
 use wpool_protocol::quantity::{ByteSize, Millis};
 use wpool_protocol::timestamp::Timestamp;
-use wpool_protocol::wire::{AttemptReport, Ending, LayerState, Ready, RunUsage};
+use wpool_protocol::wire::{AttemptReport, Ending, InGrace, LayerState, Ready, RunUsage};
 
 use crate::output::KeptOutput;
 

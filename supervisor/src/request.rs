@@ -297,18 +297,13 @@ fn summary(argv: &[String]) -> String {
 impl ResolvedJob {
     /// What the pool must know of it.
     pub fn for_pool(&self, id: JobId) -> NewJob {
-        let run_time_max = self
-            .limits
-            .timeout_ms
-            .0
-            .saturating_add(self.limits.grace_ms.0);
         NewJob {
             id,
             tenant: self.tenant.as_ref().to_owned(),
             priority: self.priority,
             rank: self.rank,
             bytes: self.bytes,
-            run_time_max: Duration::from_millis(run_time_max),
+            run_time_max: self.limits.run_time_max(),
             delay: self.delay,
             start_within: self.start_within.map(Duration::from),
             attempts_max: self.attempts_max,

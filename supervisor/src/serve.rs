@@ -18,7 +18,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 
 use crate::birth::{BinarySource, Nursery, NurseryPlan, ProfilePlan};
@@ -27,6 +26,7 @@ use crate::config::{self, Config, Source, usable_cores};
 use crate::driver::{Driver, DriverEnd};
 use crate::http::{Shared, server};
 use crate::notify::Notifier;
+use crate::resource_limits;
 
 mod logging;
 mod signals;
@@ -40,9 +40,6 @@ const LAST_BLOCKING: Duration = Duration::from_secs(1);
 
 /// What somebody who was interrupted twice exits with.
 const INTERRUPTED: u8 = 130;
-
-/// Open files that are asked for: connections, and five for each worker.
-const OPEN_FILES: u64 = 65_536;
 
 /// What the command line says.
 #[derive(Clone, Debug, Default)]
@@ -66,7 +63,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
     if let Some(dir) = &options.state_dir {
         tracing::warn!(dir = %dir.display(), "nothing is kept there yet: jobs and outcomes are in memory only");
     }
-    raise_open_files();
+    resource_limits::raise(config.pool.slots)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -130,20 +127,5 @@ fn nursery_plan(config: &Config) -> NurseryPlan {
         cores: usable_cores().0,
         binary: BinarySource::SealedCopy,
         cgroup,
-    }
-}
-
-/// As many open files as may be had: the usual 1024 are fewer than the connections that the config allows.
-fn raise_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.map_or(OPEN_FILES, |max| max.min(OPEN_FILES));
-    if limit.current.is_some_and(|current| current < wanted) {
-        let raised = Rlimit {
-            current: Some(wanted),
-            maximum: limit.maximum,
-        };
-        if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            tracing::warn!(%error, "the number of open files cannot be raised");
-        }
     }
 }

@@ -147,7 +147,7 @@ fn watch(job: &JobCgroup, child: &mut Child, limits: &Limits) -> Ended {
             break None;
         }
         if poll(&mut events, Some(&patience)).unwrap() == 0
-            && let Some(excess) = watch.look().unwrap()
+            && let Some(excess) = watch.look(None).unwrap()
         {
             break Some(excess);
         }

@@ -6,6 +6,7 @@
 mod e2e {
     pub(crate) mod escape;
     pub(crate) mod limits;
+    pub(crate) mod mistakes;
     pub(crate) mod queue;
     pub(crate) mod readme;
     pub(crate) mod rude_clients;
@@ -19,6 +20,7 @@ use wpool_tests::trial;
 fn main() -> ExitCode {
     trial::run([
         e2e::run::TESTS,
+        e2e::mistakes::TESTS,
         e2e::limits::TESTS,
         e2e::escape::TESTS,
         e2e::queue::TESTS,

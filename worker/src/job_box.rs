@@ -59,7 +59,7 @@ pub(crate) struct JobBox {
 #[derive(Debug)]
 enum Meter {
     /// The program has not begun.
-    Ready(TreeReader),
+    Ready(Box<TreeReader>),
     /// It has.
     Watching(Watch),
     /// It cannot be watched: why.
@@ -132,10 +132,10 @@ pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<J
     drop(theirs.take());
     let ours = ours.ok_or_else(|| io::Error::other("the box has no pipes"))?;
     Ok(JobBox {
-        meter: Meter::Ready(
+        meter: Meter::Ready(Box::new(
             TreeReader::new(slot.proc.as_fd(), init.pid, Some(files.as_fd()))
                 .map_err(io::Error::other)?,
-        ),
+        )),
         cgroup,
         directory: open_beneath(&files, "box")?,
         laying: None,
@@ -290,7 +290,7 @@ impl JobBox {
     pub(crate) fn watch_from(&mut self, now: Instant) {
         let nothing = Meter::Done(Box::new(nothing_known()));
         self.meter = match mem::replace(&mut self.meter, nothing) {
-            Meter::Ready(tree) => self.watch(tree, now),
+            Meter::Ready(tree) => self.watch(*tree, now),
             other @ (Meter::Watching(_) | Meter::Broken(_) | Meter::Done(_)) => other,
         };
     }
@@ -329,7 +329,7 @@ impl JobBox {
         if let Some(grace) = self.run.grace() {
             watch.grant(grace);
         }
-        match watch.look() {
+        match watch.look(self.run.deadline()) {
             Ok(None) => Ok(()),
             Ok(Some(excess)) => {
                 let verdict = Verdict::Limit(excess.limit, excess.peak, excess.at);

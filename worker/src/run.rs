@@ -25,7 +25,7 @@ use wpool_protocol::frame::{self, Decoder};
 use wpool_protocol::id::AttemptRef;
 use wpool_protocol::limits::{LimitName, Limits};
 use wpool_protocol::quantity::Millis;
-use wpool_protocol::wire::{Ending, Written};
+use wpool_protocol::wire::{Ending, InGrace, Written};
 use wpool_sys::clone3::Child;
 
 use crate::capture::{Capture, Store};
@@ -384,7 +384,7 @@ impl Run {
             && self.verdict == Some(Verdict::TimedOut)
             && self.limits.grace_ms.0 > 0;
         let by_verdict = |verdict| match verdict {
-            Verdict::TimedOut => Ending::TimedOut,
+            Verdict::TimedOut => Ending::TimedOut(None),
             Verdict::Stopped => Ending::Stopped,
             Verdict::Limit(limit, peak, at) => Ending::Limit {
                 limit,
@@ -414,7 +414,12 @@ impl Run {
             (Some(End::NotExecuted(ending)), _) => ending.clone(),
             (Some(End::Tree(tree)), verdict) => match (tree.main, verdict) {
                 (MainEnd::Killed, Some(verdict)) => by_verdict(verdict),
-                (_, Some(Verdict::TimedOut)) if terminated => Ending::TimedOut,
+                (MainEnd::Exited(code), Some(Verdict::TimedOut)) if terminated => {
+                    Ending::TimedOut(Some(InGrace::Exited(code)))
+                }
+                (MainEnd::Signaled(signal), Some(Verdict::TimedOut)) if terminated => {
+                    Ending::TimedOut(Some(InGrace::Signaled(signal)))
+                }
                 (MainEnd::Exited(code), _) => Ending::Exited(code),
                 (MainEnd::Signaled(signal), _) => self.signaled(signal, tree),
                 (MainEnd::Killed, None) => Ending::Signaled(9),

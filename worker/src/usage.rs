@@ -15,6 +15,7 @@
 //! | huge pages: 8 MiB per ms instead of 3 | switched off for the job (`PR_SET_THP_DISABLE`) |
 //! | CPU time of children that live a few ms and that nobody waits for | the wall time: `timeout_ms × cpus` |
 //! | more memory than the limit between two looks | nothing; some MiB per ms since the last look, 5 to 100 ms ago |
+//! | all of a tree that is too large and too busy to be looked at in half a second | its wall time |
 //! | calls that a limit makes fail | what lasts is seen: for half of the time since the start, or for 100 ms (descriptors: 250 ms); or, of processes and disk, to the end |
 //!
 //! Therefore the outcome says `measured_by: sampling`.
@@ -48,6 +49,9 @@ use self::reading::Room;
 use self::sampler::{Read, Reading, Sampler, Step};
 use self::verdict::{Account, Excess};
 use crate::cgroup::{CgroupError, Meter};
+
+/// How long one look may take: meanwhile the worker answers nobody.
+const ROUND_MAX: Duration = Duration::from_millis(500);
 
 /// A job cannot be watched, and has to be ended.
 #[derive(Debug, thiserror::Error)]
@@ -137,28 +141,36 @@ impl Watch {
         self.started + self.next_look
     }
 
-    /// Looks if the time has come: gives the limit that is reached, for which the job has to be ended now.
+    /// Looks if the time has come, no longer than `until`: gives the limit that is reached, for which the job has to be
+    /// ended now.
     ///
     /// # Errors
     ///
     /// [`WatchError`]: the job cannot be watched and has to be ended.
-    pub fn look(&mut self) -> Result<Option<Excess>, WatchError> {
+    pub fn look(&mut self, until: Option<Instant>) -> Result<Option<Excess>, WatchError> {
         let now = self.started.elapsed();
         if now < self.next_look {
             return Ok(None);
         }
+        let most = Instant::now() + ROUND_MAX;
+        let until = until.map_or(most, |until| until.min(most));
         match &mut self.source {
             Source::Cgroup(watch) => {
-                let excess = watch.look(now)?;
+                let excess = watch.look(now, until)?;
                 self.next_look = watch.next_look();
                 Ok(excess)
             }
-            Source::Sampling(sampling) => match sampling.round(self.started)? {
-                Ok(until) => {
-                    self.next_look = until;
+            Source::Sampling(sampling) => match sampling.round(self.started, until) {
+                Ok(Ok(next)) => {
+                    self.next_look = next;
                     Ok(None)
                 }
-                Err(excess) => Ok(Some(excess)),
+                Ok(Err(excess)) => Ok(Some(excess)),
+                Err(error) if error.is_late() => {
+                    self.next_look = self.started.elapsed() + ROUND_MAX;
+                    Ok(None)
+                }
+                Err(error) => Err(error.into()),
             },
         }
     }
@@ -190,7 +202,12 @@ struct Sampling {
 
 impl Sampling {
     /// One round of looking: until when nothing has to be done, or the limit that is reached.
-    fn round(&mut self, started: Instant) -> Result<Result<Duration, Excess>, TreeError> {
+    fn round(
+        &mut self,
+        started: Instant,
+        until: Instant,
+    ) -> Result<Result<Duration, Excess>, TreeError> {
+        self.tree.read_until(until);
         if self.init_resident_max_bytes.is_none() {
             self.init_resident_max_bytes = Some(self.tree.init_resident_max()?);
         }

@@ -99,7 +99,7 @@ fn watch(limits: &Limits, cores: u16, script: &str) -> Option<Watched> {
         if poll(&mut output, Some(&patience)).unwrap() > 0 {
             break None;
         }
-        if let Some(excess) = watch.look().unwrap() {
+        if let Some(excess) = watch.look(None).unwrap() {
             break Some(excess);
         }
     };

@@ -5,7 +5,7 @@ use wpool_protocol::limits::{LimitName, Limits};
 use wpool_protocol::outcome::{Identity, IsolationLevel, MeasuredBy, OutputError};
 use wpool_protocol::quantity::Millis;
 use wpool_protocol::wire::{
-    AttemptReport, Ending, FromWorker, Hello, InputBytes, InputHeader, InputTarget,
+    AttemptReport, Ending, FromWorker, Hello, InGrace, InputBytes, InputHeader, InputTarget,
     IsolationPolicy, JobOrder, LayerReport, LayerState, MountSetup, MountSource, OutputBytes,
     OutputHeader, ProfileSetup, Ready, Refused, RunUsage, Setup, Stdio, StoreLayout, ToWorker,
     Written,
@@ -218,7 +218,11 @@ pub(crate) fn from_worker() -> Vec<(&'static str, FromWorker)> {
         ("ended_signaled", ended(Ending::Signaled(11))),
         ("ended_not_found", ended(Ending::NotFound)),
         ("ended_not_executable", ended(Ending::NotExecutable(13))),
-        ("ended_timed_out", ended(Ending::TimedOut)),
+        ("ended_timed_out", ended(Ending::TimedOut(None))),
+        (
+            "ended_timed_out_in_grace",
+            ended(Ending::TimedOut(Some(InGrace::Signaled(15)))),
+        ),
         (
             "ended_limit",
             ended(Ending::Limit {

@@ -12,7 +12,7 @@ use wpool_protocol::outcome::{Identity, IsolationLevel, MeasuredBy, OutputError}
 use wpool_protocol::path::BoxPath;
 use wpool_protocol::quantity::{ByteSize, Millis};
 use wpool_protocol::wire::{
-    AttemptReport, Ending, FromWorker, Hello, InputBytes, InputHeader, InputTarget,
+    AttemptReport, Ending, FromWorker, Hello, InGrace, InputBytes, InputHeader, InputTarget,
     IsolationPolicy, JobOrder, LayerReport, LayerState, MountSetup, MountSource, OutputBytes,
     OutputHeader, ProfileSetup, Ready, Refused, RunUsage, Setup, Stdio, StoreLayout, ToWorker,
     Written,
@@ -247,7 +247,12 @@ fn attempt_report() -> impl Strategy<Value = AttemptReport> {
             any::<u8>().prop_map(Ending::Signaled),
             Just(Ending::NotFound),
             any::<i32>().prop_map(Ending::NotExecutable),
-            Just(Ending::TimedOut),
+            prop_oneof![
+                Just(None),
+                any::<u8>().prop_map(|code| Some(InGrace::Exited(code))),
+                any::<u8>().prop_map(|signal| Some(InGrace::Signaled(signal))),
+            ]
+            .prop_map(Ending::TimedOut),
             (limit_name(), any::<u64>(), any::<u64>())
                 .prop_map(|(limit, peak, at_ms)| Ending::Limit { limit, peak, at_ms }),
             Just(Ending::Stopped),

@@ -1,4 +1,9 @@
 //! Everything the pool can ask for: one closed list, in imperatives.
+//!
+//! # Invariants
+//!
+//! - Whatever is said to a worker names its generation: the shell drops what is for one that is gone.
+//! - Nothing about a job is told before the record that it follows from is durable: the pool waits for the event that says so.
 
 use core::time::Duration;
 

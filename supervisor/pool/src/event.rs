@@ -1,4 +1,9 @@
 //! Everything that can happen to the pool: one closed list, in past participles.
+//!
+//! # Invariants
+//!
+//! - An event of a worker names its generation: what a past one says is dropped, and counted.
+//! - Nothing here tells the time: that comes beside the event.
 
 use core::time::Duration;
 
@@ -75,7 +80,7 @@ pub struct NewJob {
     pub rank: i32,
     /// What it takes of the queue's bytes: command, env, stdin and files.
     pub bytes: u64,
-    /// Its wall time and grace together: past them (and some slack) its worker is taken for broken.
+    /// Its wall time and grace, and what its tree takes to die: past them (and some slack) its worker is taken for broken.
     pub run_time_max: Duration,
     /// Earliest start, from submission.
     pub delay: Duration,

@@ -12,6 +12,11 @@
 //! classes may run out of slack together, and one start cannot serve both: so with the slacks in
 //! ascending order, the lowest is served as soon as the j-th of them is below j. A period of less than
 //! one start for each class could not be kept, or would starve the highest: it is taken as 3.
+//!
+//! # Invariants
+//!
+//! - Every job here is past its delay, and none is due of a tenant that runs as many as it may.
+//! - The order depends on what was put in and taken out alone: no time, no chance.
 
 use core::cmp::Reverse;
 

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use wpool::client::{Client, ClientError};
 use wpool_protocol::job::JobRequest;
+use wpool_protocol::object::Object;
 
 use super::FAILED;
 use super::screen::Screen;
@@ -145,7 +146,7 @@ async fn hand_in(client: Client, line: Line, until: Until) -> anyhow::Result<(An
     };
     let refuse = |text: String| (answer(serde_json::json!({ "error": text })), true);
     let job: JobRequest = match serde_json::from_slice(&line.text) {
-        Ok(job) => job,
+        Ok(Object(job)) => job,
         Err(error) => return Ok(refuse(format!("the line is no job: {error}"))),
     };
     if let Err(error) = job.validate() {

@@ -1,4 +1,4 @@
-//! `wpool config`: what the config says, and whether it can be understood.
+//! `wpool config`: what the config says, and whether it can be used.
 
 use std::path::PathBuf;
 
@@ -14,17 +14,18 @@ use super::{FAILED, escape};
     after_help = "Examples:\n  wpool config check /etc/wpool/wpool.toml\n  wpool config show"
 )]
 pub(crate) enum ConfigCommand {
-    /// Say whether the config can be understood, and where not
+    /// Say whether the config can be used on this machine, and where not
     Check(CheckArgs),
     /// Show every key with the value that holds: default, file, environment
     Show(ShowArgs),
 }
 
-/// Say whether the config can be understood, and where not
+/// Say whether the config can be used on this machine, and where not
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  wpool config check\n  wpool config check wpool.toml")]
 pub(crate) struct CheckArgs {
     /// The config [default: the one that `wpool serve` reads]
+    #[arg(env = "WPOOL_CONFIG", hide_env_values = true)]
     file: Option<PathBuf>,
 }
 
@@ -35,6 +36,7 @@ pub(crate) struct CheckArgs {
 )]
 pub(crate) struct ShowArgs {
     /// The config [default: the one that `wpool serve` reads]
+    #[arg(env = "WPOOL_CONFIG", hide_env_values = true)]
     file: Option<PathBuf>,
 }
 
@@ -86,9 +88,10 @@ pub(crate) fn config(command: ConfigCommand, screen: &mut Screen<'_>) -> anyhow:
 }
 
 fn check(file: Option<PathBuf>, screen: &mut Screen<'_>) -> anyhow::Result<u8> {
-    match (config_at(file), screen.form()) {
-        (Ok(_), Form::Text) => screen.line("the config can be used").map(|()| 0),
-        (Ok(_), Form::Json) => screen.json(&serde_json::json!({"ok": true})).map(|()| 0),
+    let checked = config_at(file).and_then(|config| config.check_host());
+    match (checked, screen.form()) {
+        (Ok(()), Form::Text) => screen.line("the config can be used").map(|()| 0),
+        (Ok(()), Form::Json) => screen.json(&serde_json::json!({"ok": true})).map(|()| 0),
         (Err(error), Form::Text) => Err(error.into()),
         (Err(error), Form::Json) => {
             screen.json(&serde_json::json!({"ok": false, "error": error.to_string()}))?;

@@ -176,6 +176,9 @@ impl Collection {
                     "{shown} is a link that leads out of the tree: hand in what it points to by its own --in"
                 )
             }
+            Err(rustix::io::Errno::NOENT) if kind == FileType::Symlink => {
+                bail!("{shown} is a link to nothing: leave it out")
+            }
             Err(errno) => return Err(errno).with_context(|| format!("failed to open {shown}")),
         };
         ensure!(

@@ -176,7 +176,7 @@ pub(crate) fn without_repetition(
     Ok(map)
 }
 
-/// `--in PATH[:NAME]`. The last colon separates, so that a path with a colon needs a name after it.
+/// `--in PATH[:NAME]`. The last colon separates, unless only all of it together is the path of something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct InSpec {
     /// What to read.
@@ -192,7 +192,13 @@ impl InSpec {
     )]
     fn parse(text: OsString) -> Result<Self, String> {
         let bytes = text.as_bytes();
-        let (path, name) = match bytes.iter().rposition(|&byte| byte == b':') {
+        let is_there = |bytes: &[u8]| Path::new(OsStr::from_bytes(bytes)).exists();
+        let colon = bytes.iter().rposition(|&byte| byte == b':');
+        let colon = colon.filter(|&colon| {
+            let before = bytes.get(..colon).unwrap_or_default();
+            is_there(before) || !is_there(bytes)
+        });
+        let (path, name) = match colon {
             None => (bytes, None),
             Some(colon) => (
                 bytes.get(..colon).unwrap_or_default(),

@@ -88,20 +88,65 @@ pub(crate) async fn show_all(
     screen: &mut Screen<'_>,
 ) -> anyhow::Result<Option<Box<Outcome>>> {
     let mut told = None;
+    let mut lost = Lost::default();
     while let Some(event) = follower.next().await? {
         match event {
             OutputEvent::Bytes(stream, bytes) => show(stream, &bytes, screen)?,
-            OutputEvent::Gap(stream, bytes) => complain(&format!(
-                "{bytes} bytes on {} were written faster than they could be read",
-                name(stream)
-            )),
+            OutputEvent::Gap(stream, bytes) => lost.add(stream, bytes),
             OutputEvent::Restarted(attempt) => complain(&format!(
                 "the job's worker was lost: attempt {attempt} begins, and with it the output"
             )),
             OutputEvent::Ended(_, outcome) => told = outcome,
         }
     }
+    lost.tell_all();
     Ok(told)
+}
+
+/// What was written faster than it could be read: told when it begins, for whoever looks on, and in full at the end.
+#[derive(Debug, Default)]
+struct Lost {
+    stdout: Gaps,
+    stderr: Gaps,
+}
+
+#[derive(Debug, Default)]
+struct Gaps {
+    bytes: u64,
+    places: u64,
+}
+
+impl Lost {
+    fn add(&mut self, stream: Stream, bytes: u64) {
+        let gaps = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        if gaps.places == 0 {
+            complain(&format!(
+                "{bytes} bytes on {} were written faster than they could be read",
+                name(stream)
+            ));
+        }
+        gaps.bytes = gaps.bytes.saturating_add(bytes);
+        gaps.places += 1;
+    }
+
+    fn tell_all(&self) {
+        for (stream, gaps) in [
+            (Stream::Stdout, &self.stdout),
+            (Stream::Stderr, &self.stderr),
+        ] {
+            if gaps.places > 1 {
+                complain(&format!(
+                    "{} bytes on {} were written faster than they could be read, in {} places; the outcome has the first and the last half of what is kept",
+                    gaps.bytes,
+                    name(stream),
+                    gaps.places
+                ));
+            }
+        }
+    }
 }
 
 fn show(stream: Stream, bytes: &[u8], screen: &mut Screen<'_>) -> anyhow::Result<()> {

@@ -158,7 +158,7 @@ pub(crate) fn size(bytes: ByteSize) -> String {
         1_048_576..1_073_741_824 => (1_048_576, "MiB"),
         _ => (1_073_741_824, "GiB"),
     };
-    let tenths = u128::from(bytes.0) * 10 / unit;
+    let tenths = (u128::from(bytes.0) * 10 + unit / 2) / unit;
     format!("{}.{} {name}", tenths / 10, tenths % 10)
 }
 
@@ -166,8 +166,14 @@ pub(crate) fn size(bytes: ByteSize) -> String {
 pub(crate) fn duration(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
-        1_000..60_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
-        60_000..3_600_000 => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1_000),
+        1_000..59_950 => {
+            let tenths = (ms + 50) / 100;
+            format!("{}.{} s", tenths / 10, tenths % 10)
+        }
+        59_950..3_600_000 => {
+            let s = (ms + 500) / 1_000;
+            format!("{} min {} s", s / 60, s % 60)
+        }
         3_600_000..86_400_000 => format!("{} h {} min", ms / 3_600_000, ms % 3_600_000 / 60_000),
         _ => format!("{} d {} h", ms / 86_400_000, ms % 86_400_000 / 3_600_000),
     }
@@ -212,9 +218,11 @@ pub(crate) mod tests {
     fn sizes_and_durations_are_short() {
         assert_eq!(size(ByteSize(999)), "999 B");
         assert_eq!(size(ByteSize::mib(256)), "256.0 MiB");
-        assert_eq!(size(ByteSize(u64::MAX)), "17179869183.9 GiB");
+        assert_eq!(size(ByteSize(u64::MAX)), "17179869184.0 GiB");
         assert_eq!(duration(950), "950 ms");
-        assert_eq!(duration(61_500), "1 min 1 s");
+        assert_eq!(duration(1_260), "1.3 s");
+        assert_eq!(duration(59_960), "1 min 0 s");
+        assert_eq!(duration(61_400), "1 min 1 s");
         assert_eq!(duration(90_000_000), "1 d 1 h");
     }
 }

@@ -11,7 +11,7 @@ use super::config::SourceArgs;
 /// Run the daemon: a pool of sandboxed workers, a queue and a control socket
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  wpool serve\n  wpool serve --config wpool.toml --socket /tmp/mine/control.sock --workers 4\n\nSignals: SIGTERM or SIGINT finishes what runs and exits, a second SIGINT exits at once; SIGHUP reads the config again."
+    after_help = "Examples:\n  wpool serve\n  wpool serve --config wpool.toml --socket /tmp/mine/control.sock --workers 4\n\nSignals: SIGTERM or SIGINT finishes what runs and exits, a second SIGINT kills what runs, a third exits at once; SIGHUP reads the config again."
 )]
 pub(crate) struct ServeArgs {
     #[command(flatten)]

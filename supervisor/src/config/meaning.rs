@@ -217,6 +217,13 @@ fn profile(name: &str, section: ProfileSection) -> Result<Profile, ConfigError> 
     for text in section.mounts.unwrap_or_default() {
         mounts.push(mount(&key("mounts"), &text)?);
     }
+    let places = mounts
+        .iter()
+        .map(|(_, destination): &(PathBuf, String)| destination.as_str());
+    if let Some(place) = MountSetup::met_twice(places) {
+        let problem = format!("two of them appear at `{place}`: name another place for one");
+        return impossible(key("mounts"), problem);
+    }
     let mut file_roots = Vec::new();
     for text in section.file_roots.unwrap_or_default() {
         let root = PathBuf::from(text);

@@ -111,7 +111,7 @@ section! {
         idle_ms: Span,
         /// Memory of all processes together and what they wrote to their tmpfs. Default 512 MiB, ceiling 16 GiB.
         memory_bytes: Size,
-        /// Processes and threads. Default 64, ceiling 4096.
+        /// Processes and threads. Default 64, ceiling 512: more of them take seconds to end, and without a cgroup cannot be watched meanwhile.
         processes: u32,
         /// Open descriptors of one process. Default 256, ceiling 65536.
         open_files: u32,

@@ -218,7 +218,7 @@ fn every_ending_has_its_state_and_exit_code() {
     let cases = [
         (Ending::Exited(0), JobState::Succeeded, 0),
         (Ending::Signaled(11), JobState::Failed, 139),
-        (Ending::TimedOut, JobState::TimedOut, 124),
+        (Ending::TimedOut(None), JobState::TimedOut, 124),
         (
             Ending::Limit {
                 limit: wpool_protocol::limits::LimitName::Memory,

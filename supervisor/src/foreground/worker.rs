@@ -26,8 +26,11 @@ pub enum WorkerError {
     #[error(transparent)]
     Nursery(#[from] NurseryError),
     /// The kernel makes none.
-    #[error("{0}: see `wpool doctor`")]
+    #[error("no worker can be started, see `wpool doctor`")]
     Birth(#[source] BirthError),
+    /// Something that its jobs are to see cannot be had.
+    #[error(transparent)]
+    Mount(BirthError),
 }
 
 /// What a worker is born for.
@@ -85,7 +88,10 @@ impl Worker {
         })?;
         let newborn = nursery
             .bear_with(SELF, plan.stdio)
-            .map_err(WorkerError::Birth)?;
+            .map_err(|error| match error {
+                BirthError::Mount { .. } => WorkerError::Mount(error),
+                other => WorkerError::Birth(other),
+            })?;
         Ok(Self {
             commands: newborn.commands,
             replies: newborn.replies,

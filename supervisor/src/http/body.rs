@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wpool_protocol::object::Object;
 
 use super::Shared;
 use super::refusal::Refusal;
@@ -143,7 +144,10 @@ pub(super) async fn small_json<T: DeserializeOwned + Default>(
     if bytes.trim_ascii().is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(&bytes).map_err(|error| Refusal::json(&error))
+    let parsed: Result<Object<_>, _> = serde_json::from_slice(&bytes);
+    parsed
+        .map(|Object(value)| value)
+        .map_err(|error| Refusal::json(&error))
 }
 
 /// Bytes as a body that holds its share of the budget until they are on their way.

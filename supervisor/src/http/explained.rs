@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const EXPLANATIONS: [(&str, &str); 3] = [
     (
         "HTTP/1.1 400 Bad Request\r\n",
-        r#"{"type":"urn:wpool:bad-request","title":"the request is malformed","status":400,"detail":"this is not HTTP/1.1; send a request such as GET /v1/status"}"#,
+        r#"{"type":"urn:wpool:bad-request","title":"the request is malformed","status":400,"detail":"this is not HTTP/1.1, or its content-length is no number; send a request such as GET /v1/status"}"#,
     ),
     (
         "HTTP/1.1 414 URI Too Long\r\n",

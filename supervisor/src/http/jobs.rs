@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use wpool_protocol::id::JobId;
 use wpool_protocol::job::{InputContent, JobRequest};
+use wpool_protocol::object::Object;
 use wpool_protocol::outcome::JobState;
 use wpool_protocol::status::{JobPage, Submitted};
 
@@ -88,7 +89,10 @@ pub(super) async fn parse_job(
 }
 
 fn parse(bytes: &[u8]) -> Result<JobRequest, Refusal> {
-    serde_json::from_slice(bytes).map_err(|error| Refusal::json(&error))
+    let parsed: Result<Object<_>, _> = serde_json::from_slice(bytes);
+    parsed
+        .map(|Object(request)| request)
+        .map_err(|error| Refusal::json_of_job(&error))
 }
 
 pub(super) async fn submit(

@@ -46,7 +46,7 @@ impl Refusal {
     }
 
     pub(super) fn no_job() -> Self {
-        let detail = "there is no such job, or its outcome is no longer kept; see GET /v1/jobs";
+        let detail = "there is no such job, or its outcome is no longer kept; `wpool jobs` (GET /v1/jobs) lists what there is";
         Self::new(
             StatusCode::NOT_FOUND,
             "no-job",
@@ -108,15 +108,25 @@ impl Refusal {
 
     /// What is wrong with a JSON text.
     pub(super) fn json(error: &serde_json::Error) -> Self {
+        Self::bad_request(match error.classify() {
+            serde_json::error::Category::Data => {
+                format!("the body is not what is expected: {error}")
+            }
+            serde_json::error::Category::Io
+            | serde_json::error::Category::Syntax
+            | serde_json::error::Category::Eof => format!("the body is not JSON: {error}"),
+        })
+    }
+
+    /// What is wrong with the JSON text of a job.
+    pub(super) fn json_of_job(error: &serde_json::Error) -> Self {
         match error.classify() {
             serde_json::error::Category::Data => {
                 Self::invalid(format!("the body is not what is expected: {error}"))
             }
             serde_json::error::Category::Io
             | serde_json::error::Category::Syntax
-            | serde_json::error::Category::Eof => {
-                Self::bad_request(format!("the body is not JSON: {error}"))
-            }
+            | serde_json::error::Category::Eof => Self::json(error),
         }
     }
 }

@@ -85,7 +85,9 @@ fn every_end_has_its_state_code_signal_and_sentence() {
         reported(Ending::NotFound),
         reported(Ending::NotExecutable(8)),
         reported(Ending::Lacking("/opt/bin/python3".to_owned())),
-        reported(Ending::TimedOut),
+        reported(Ending::TimedOut(None)),
+        reported(Ending::TimedOut(Some(InGrace::Exited(0)))),
+        reported(Ending::TimedOut(Some(InGrace::Signaled(15)))),
         reported(Ending::Limit {
             limit: LimitName::Cpu,
             peak: 5_001,

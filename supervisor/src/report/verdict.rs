@@ -3,8 +3,8 @@
 use wpool_pool::event::JobEnd;
 
 use super::{
-    AttemptEnd, ByteSize, Cause, CauseDetail, Ending, JobEnding, JobState, LimitName, Limits,
-    Millis,
+    AttemptEnd, ByteSize, Cause, CauseDetail, Ending, InGrace, JobEnding, JobState, LimitName,
+    Limits, Millis,
 };
 
 /// What an ending means.
@@ -67,9 +67,19 @@ impl Verdict {
         match *ending {
             Ending::Exited(code) => Self::exited(i32::from(code)),
             Ending::Signaled(number) => Self::signaled(i32::from(number)),
-            Ending::TimedOut => {
+            Ending::TimedOut(in_grace) => {
                 let wall = limits.timeout_ms.0;
-                Self::by_limit(LimitName::Wall, limits, (wall, wall))
+                let killed = Self::by_limit(LimitName::Wall, limits, (wall, wall));
+                let (exit_code, signal) = match in_grace {
+                    None => (None, killed.signal),
+                    Some(InGrace::Exited(code)) => (Some(i32::from(code)), None),
+                    Some(InGrace::Signaled(number)) => (None, Some(signal_name(i32::from(number)))),
+                };
+                Self {
+                    exit_code,
+                    signal,
+                    ..killed
+                }
             }
             Ending::Limit { limit, peak, at_ms } => Self::by_limit(limit, limits, (peak, at_ms)),
             Ending::Stopped => Self {
@@ -180,7 +190,7 @@ pub fn attempt_end(ending: &Ending) -> AttemptEnd {
         Ending::Exited(_) => AttemptEnd::Exited,
         Ending::Signaled(_) => AttemptEnd::Signaled,
         Ending::NotFound | Ending::NotExecutable(_) | Ending::Lacking(_) => AttemptEnd::NotExecuted,
-        Ending::TimedOut => AttemptEnd::TimedOut,
+        Ending::TimedOut(_) => AttemptEnd::TimedOut,
         Ending::Limit { .. } => AttemptEnd::Limit,
         Ending::Stopped => AttemptEnd::Cancelled,
         Ending::Unbuilt { .. } => AttemptEnd::WorkerLost,
@@ -196,7 +206,7 @@ pub fn job_end(ending: &Ending) -> JobEnd {
         | Ending::NotFound
         | Ending::NotExecutable(_)
         | Ending::Lacking(_) => JobEnd::Failed,
-        Ending::TimedOut
+        Ending::TimedOut(_)
         | Ending::Limit {
             limit: LimitName::Wall,
             ..
@@ -255,9 +265,11 @@ fn limit_in_words(limit: LimitName, limits: &Limits, at_ms: u64) -> String {
         LimitName::Processes => ("processes", allowed.to_string()),
         LimitName::OpenFiles => ("open files", allowed.to_string()),
     };
-    let after = match (at_ms / 1_000, at_ms % 1_000 / 100) {
-        (0, 0) => Millis(at_ms).to_string(),
-        (s, tenths) => format!("{s}.{tenths} s"),
+    let after = if at_ms < 100 {
+        Millis(at_ms).to_string()
+    } else {
+        let tenths = (at_ms + 50) / 100;
+        format!("{}.{} s", tenths / 10, tenths % 10)
     };
     format!("{what} reached {value}, its limit, after {after}")
 }

@@ -53,7 +53,8 @@ fn a_plain_job_gets_the_defaults() {
     assert_eq!(job.limits.memory_bytes, ByteSize::mib(512));
     assert_eq!(job.command.as_ref(), "python3 -c print(1)");
     assert!(job.bytes > 100 + JOB_OVERHEAD);
-    assert_eq!(job.for_pool(JobId(1)).run_time_max, Duration::from_secs(30));
+    let with_end_of_64 = Duration::from_millis(30_000 + 2 * 64);
+    assert_eq!(job.for_pool(JobId(1)).run_time_max, with_end_of_64);
     let attempt = AttemptRef {
         job: JobId(1),
         attempt: AttemptNumber::FIRST,

@@ -73,6 +73,14 @@ pub enum SocketError {
         /// The socket.
         path: PathBuf,
     },
+    /// There is no directory for it.
+    #[error(
+        "there is no directory {directory} for the socket: make it, or name another place with --socket"
+    )]
+    NoDirectory {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// Something else went wrong.
     #[error("failed to {step} {path}")]
     Io {
@@ -250,7 +258,8 @@ impl Place {
     }
 }
 
-fn group_id(name: &str) -> Result<u32, SocketError> {
+/// The number of a group, by its name or that number.
+pub(crate) fn group_id(name: &str) -> Result<u32, SocketError> {
     let group = nix::unistd::Group::from_name(name).ok().flatten();
     let id = group.map(|group| group.gid.as_raw());
     id.or_else(|| name.parse().ok())
@@ -287,7 +296,12 @@ fn path_of(socket: &OwnedFd) -> PathBuf {
 
 /// Locks the directory, so that nobody else takes a place in it at the same time.
 async fn lock(directory: &Path, path: &Path) -> Result<File, SocketError> {
-    let file = File::open(directory).map_err(failed("open", directory))?;
+    let file = File::open(directory).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => SocketError::NoDirectory {
+            directory: directory.to_owned(),
+        },
+        _ => failed("open", directory)(error),
+    })?;
     let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use wpool_protocol::limits::LimitName;
 use wpool_protocol::quantity::{ByteSize, Millis};
-use wpool_protocol::wire::{Ending, ToWorker};
+use wpool_protocol::wire::{Ending, InGrace, ToWorker};
 use wpool_tests::rig::{Job, Rig};
 use wpool_tests::test;
 use wpool_tests::trial::Test;
@@ -84,7 +84,7 @@ fn the_wall_time_ends_a_job() -> anyhow::Result<()> {
     let job = Job::shell("trap '' TERM; echo begun; sleep 60 & sleep 60")
         .limits(|limits| limits.timeout_ms = Some(Millis(300)));
     let ran = rig.run(&job)?;
-    ensure!(ran.report.ending == Ending::TimedOut, "{ran:?}");
+    ensure!(ran.report.ending == Ending::TimedOut(None), "{ran:?}");
     ensure!(ran.stdout == "begun\n", "{ran:?}");
     ensure!(ran.report.usage.wall_us >= 300_000, "{ran:?}");
     Ok(())
@@ -98,7 +98,8 @@ fn grace_lets_a_job_clean_up() -> anyhow::Result<()> {
             limits.grace_ms = Some(Millis(20_000));
         });
     let ran = rig.run(&job)?;
-    ensure!(ran.report.ending == Ending::TimedOut, "{ran:?}");
+    let by_itself = Ending::TimedOut(Some(InGrace::Exited(0)));
+    ensure!(ran.report.ending == by_itself, "{ran:?}");
     ensure!(ran.stdout == "begun\nbye\n", "{ran:?}");
     Ok(())
 }

@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use wpool_protocol::limits::LimitName;
 use wpool_protocol::quantity::{ByteSize, Millis};
-use wpool_protocol::wire::{Ending, ToWorker, Written};
+use wpool_protocol::wire::{Ending, InGrace, ToWorker, Written};
 use wpool_tests::rig::{Job, Rig};
 use wpool_tests::test;
 use wpool_tests::trial::Test;
@@ -76,7 +76,7 @@ fn memory_is_limited_in_the_time_of_grace() -> anyhow::Result<()> {
         \x20 print('grown', flush=True)\n\
         signal.signal(signal.SIGTERM, grow)\ntime.sleep(60)";
     let ran = Rig::new()?.run(&graceful(program))?;
-    ensure!(ran.report.ending == Ending::TimedOut, "{ran:?}");
+    ensure!(ran.report.ending == Ending::TimedOut(None), "{ran:?}");
     ensure!(ran.stdout.is_empty(), "{ran:?}");
     let peak = ran.report.usage.memory_peak_bytes;
     ensure!((128 << 20..768 << 20).contains(&peak), "{ran:?}");
@@ -93,7 +93,8 @@ fn a_busy_job_has_its_time_of_grace() -> anyhow::Result<()> {
         \x20 raise SystemExit\n\
         signal.signal(signal.SIGTERM, clean_up)\ntime.sleep(0.15)\nwhile True: pass";
     let ran = Rig::new()?.run(&graceful(program))?;
-    ensure!(ran.report.ending == Ending::TimedOut, "{ran:?}");
+    let by_itself = Ending::TimedOut(Some(InGrace::Exited(0)));
+    ensure!(ran.report.ending == by_itself, "{ran:?}");
     ensure!(ran.stdout == "clean\n", "{ran:?}");
     Ok(())
 }
@@ -116,7 +117,7 @@ fn a_job_can_be_stopped_in_its_time_of_grace() -> anyhow::Result<()> {
     }
     rig.say(&ToWorker::Stop(attempt))?;
     let ran = rig.finish(&job)?;
-    ensure!(ran.report.ending == Ending::TimedOut, "{ran:?}");
+    ensure!(ran.report.ending == Ending::TimedOut(None), "{ran:?}");
     ensure!(ran.report.usage.wall_us < 30_000_000, "{ran:?}");
     Ok(())
 }

@@ -57,7 +57,7 @@ fn a_fork_bomb_ends_with_nothing_left() -> anyhow::Result<()> {
     let ran = rig.run(&job)?;
     let ended = matches!(
         ran.report.ending,
-        Ending::TimedOut
+        Ending::TimedOut(None)
             | Ending::Limit {
                 limit: LimitName::Cpu,
                 ..
@@ -80,7 +80,7 @@ fn a_fork_chain_ends_with_nothing_left() -> anyhow::Result<()> {
     let ran = rig.run(&job)?;
     let ended = matches!(
         ran.report.ending,
-        Ending::TimedOut
+        Ending::TimedOut(None)
             | Ending::Limit {
                 limit: LimitName::Cpu,
                 ..

@@ -8,7 +8,7 @@
 //!
 //! - Nothing is read at a rate: a job far from its limits is left alone for minutes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wpool_protocol::limits::{LimitName, Limits};
 use wpool_protocol::outcome::MeasuredBy;
@@ -66,15 +66,25 @@ impl KernelWatch {
         self.cpu.next_look().min(self.descriptors_at)
     }
 
-    pub(super) fn look(&mut self, now: Duration) -> Result<Option<Excess>, WatchError> {
+    pub(super) fn look(
+        &mut self,
+        now: Duration,
+        until: Instant,
+    ) -> Result<Option<Excess>, WatchError> {
         // A kernel without peaks has at least these.
         self.memory_seen = self.memory_seen.max(self.meter.memory_peak()?);
         self.tasks_seen = self.tasks_seen.max(self.meter.tasks_peak()?);
         if now >= self.descriptors_at {
             self.descriptors_at = now * 2;
-            self.tree.sums()?;
-            if self.tree.descriptors_max()? >= self.limits.open_files {
-                self.open_files_hit = Some(LimitName::OpenFiles);
+            self.tree.read_until(until);
+            let most = self.tree.sums().and_then(|_| self.tree.descriptors_max());
+            match most {
+                Ok(most) if most >= self.limits.open_files => {
+                    self.open_files_hit = Some(LimitName::OpenFiles);
+                }
+                Ok(_) => {}
+                Err(error) if error.is_late() => {}
+                Err(error) => return Err(error.into()),
             }
         }
         let total = self.meter.cpu()?.since(self.cpu_before).total;

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::statvfs::fstatvfs;
 use nix::time::ClockId;
@@ -47,6 +47,13 @@ const KEPT_MAX: usize = 256;
 pub struct TreeError {
     what: &'static str,
     source: io::Error,
+}
+
+impl TreeError {
+    /// Whether it was only that the time for reading was over.
+    pub(super) fn is_late(&self) -> bool {
+        self.source.kind() == io::ErrorKind::TimedOut
+    }
 }
 
 /// For `map_err`: says what was being read.
@@ -79,6 +86,8 @@ pub struct TreeReader {
     filled: usize,
     page_bytes: u64,
     ticks_per_second: u64,
+    /// When reading is given up.
+    until: Option<Instant>,
 }
 
 /// The job's tmpfs.
@@ -130,9 +139,25 @@ impl TreeReader {
             filled: 0,
             page_bytes: system(SysconfVar::PAGE_SIZE)?,
             ticks_per_second: system(SysconfVar::CLK_TCK)?,
+            until: None,
         };
         tree.depth = tree.status(init)?.map_or(0, |status| status.depth);
         Ok(tree)
+    }
+
+    /// Reads until then, and no further: a tree of thousands of processes that all want to run leaves little time to look at
+    /// it, and its end may be due meanwhile.
+    pub(super) const fn read_until(&mut self, until: Instant) {
+        self.until = Some(until);
+    }
+
+    fn go_on(&self) -> Result<(), TreeError> {
+        match self.until {
+            Some(until) if Instant::now() >= until => {
+                Err(reading("all")(io::Error::from(io::ErrorKind::TimedOut)))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Finds the job's processes and adds up what is cheap.
@@ -155,6 +180,7 @@ impl TreeReader {
         self.members.clear();
         let mut tree = Tree::new();
         for pid in pids {
+            self.go_on()?;
             let Some(stat) = self.stat(pid, known.remove(&pid))? else {
                 continue;
             };
@@ -188,6 +214,7 @@ impl TreeReader {
         if !lost.is_zero() {
             let mut again = Tree::new();
             for &(pid, began) in tree.keys() {
+                self.go_on()?;
                 let known = self.stats.remove(&pid);
                 if let Some(stat) = self.stat(pid, known)?.filter(|stat| stat.began == began) {
                     let reaped = self.ticks(stat.reaped_ticks);
@@ -217,6 +244,7 @@ impl TreeReader {
             ..Split::default()
         };
         for pid in self.members.clone() {
+            self.go_on()?;
             let Some(status) = self.status(pid)? else {
                 continue;
             };
@@ -243,6 +271,7 @@ impl TreeReader {
             ..Exact::default()
         };
         for pid in self.address_spaces() {
+            self.go_on()?;
             let Some(status) = self.status(pid)? else {
                 continue;
             };
@@ -282,6 +311,7 @@ impl TreeReader {
             return Ok(mapped);
         };
         for pid in self.address_spaces() {
+            self.go_on()?;
             let file = match self.open(pid, "smaps", OFlags::RDONLY) {
                 Ok(file) => File::from(file),
                 Err(error) if is_gone(error) || is_refused(&error.into()) => {
@@ -326,6 +356,7 @@ impl TreeReader {
     pub fn descriptors_max(&mut self) -> Result<u32, TreeError> {
         let mut most = 0;
         for pid in self.members.clone() {
+            self.go_on()?;
             let path = format!("{pid}/fd");
             // Since 6.2 the size of this directory is the number of open descriptors.
             let open = match rustix::fs::statat(&self.proc, path, AtFlags::empty()) {

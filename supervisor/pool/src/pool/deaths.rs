@@ -8,6 +8,11 @@
 //!
 //! Every other worker is replaced at once. That is no hot loop: either it lived for a while, or each
 //! round costs a job an attempt, and jobs come back by their backoff and end in quarantine.
+//!
+//! # Invariants
+//!
+//! - A lost worker costs its job exactly one attempt, and the pool's shutdown none.
+//! - A slot whose worker is dead has its next one on the way, is parked until a time, or is not wanted any more.
 
 use core::time::Duration;
 

@@ -1,4 +1,9 @@
 //! A job from its submission to its recorded end; the stages are drawn in `job.rs`.
+//!
+//! # Invariants
+//!
+//! - A job's end is decided once; what comes after it is dropped.
+//! - A place in the queue is reserved at admission and given back at the recorded end, whatever happens between.
 
 use wpool_protocol::id::{JobId, SlotId};
 
