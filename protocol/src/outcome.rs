@@ -139,6 +139,12 @@ pub struct Outcome {
     pub priority: Priority,
     /// As submitted.
     pub labels: BTreeMap<String, String>,
+    /// The job that this one became when it was released from quarantine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_as: Option<JobId>,
+    /// The quarantined job that this one was made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_from: Option<JobId>,
 }
 
 impl Outcome {

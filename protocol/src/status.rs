@@ -206,6 +206,9 @@ pub struct JobSummary {
     /// Why it ended, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// The job that this one became when it was released from quarantine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_as: Option<JobId>,
 }
 
 /// A page of a listing, youngest job first.

@@ -31,6 +31,7 @@ mod logs;
 mod outcome;
 mod output_files;
 mod pool;
+mod quarantine;
 mod result;
 mod run;
 mod runtime;
@@ -82,6 +83,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     #[command(subcommand)]
     Pool(pool::PoolCommand),
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
     Doctor(doctor::DoctorArgs),
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -154,6 +157,7 @@ fn dispatch(command: Command, screen: &mut Screen<'_>) -> anyhow::Result<u8> {
         Command::Status(args) => runtime::block_on(status::status(args, screen)),
         Command::Explain(args) => runtime::block_on(explain::explain(args, screen)),
         Command::Pool(command) => runtime::block_on(pool::pool(command, screen)),
+        Command::Quarantine(command) => runtime::block_on(quarantine::quarantine(command, screen)),
         Command::Doctor(args) => doctor::doctor(&args, screen),
         Command::Config(command) => config::config(command, screen),
         Command::Completions(args) => completions::completions(&args, &mut Cli::command(), screen),

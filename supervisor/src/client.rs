@@ -284,6 +284,19 @@ impl Client {
             .map(drop)
     }
 
+    /// Tries a quarantined job again, as a new one.
+    pub async fn release(&self, id: JobId) -> Result<Submitted, ClientError> {
+        self.fetch(Call::new(Method::POST, format!("/v1/jobs/{id}/release")))
+            .await
+    }
+
+    /// Lets go of a quarantined job, and of how it ended.
+    pub async fn discard(&self, id: JobId) -> Result<(), ClientError> {
+        self.send(Call::new(Method::POST, format!("/v1/jobs/{id}/discard")))
+            .await
+            .map(drop)
+    }
+
     /// The youngest `limit` jobs that pass the filter, before the job `before` if one is given.
     pub async fn jobs(
         &self,

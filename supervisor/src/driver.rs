@@ -43,6 +43,7 @@ mod input;
 pub mod job;
 mod link;
 mod obey;
+mod quarantine;
 mod read;
 mod recorder;
 pub mod register;

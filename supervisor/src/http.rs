@@ -39,6 +39,7 @@ mod output;
 mod patient;
 pub mod peer;
 mod pool;
+mod quarantine;
 mod refusal;
 pub mod server;
 mod wait;
@@ -90,6 +91,8 @@ pub fn router(shared: Shared) -> Router {
         .route("/v1/jobs/{id}/result", get(jobs::result))
         .route("/v1/jobs/{id}/output", get(output::output))
         .route("/v1/jobs/{id}/explain", get(jobs::explain))
+        .route("/v1/jobs/{id}/release", post(quarantine::release))
+        .route("/v1/jobs/{id}/discard", post(quarantine::discard))
         .route("/v1/pool/explain", get(pool::explain))
         .route("/v1/status", get(pool::status))
         .route("/v1/pool", patch(pool::change))

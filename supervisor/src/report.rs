@@ -82,6 +82,8 @@ pub struct Ended {
     pub files: BTreeMap<String, OutputFile>,
     /// What stood around its last run.
     pub isolation: Isolation,
+    /// The quarantined job that it was made of.
+    pub released_from: Option<JobId>,
     /// How it ended.
     pub ending: JobEnding,
 }
@@ -121,6 +123,8 @@ pub fn outcome(ended: Ended) -> Outcome {
         tenant: ended.tenant,
         priority: ended.priority,
         labels: ended.labels,
+        released_as: None,
+        released_from: ended.released_from,
     }
 }
 

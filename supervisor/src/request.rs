@@ -85,6 +85,8 @@ pub struct ResolvedJob {
     pub payload: Arc<Payload>,
     /// The name under which it is accepted only once, and the mark of what it asks.
     pub key: Option<(String, u64)>,
+    /// The quarantined job that it is made of.
+    pub released_from: Option<JobId>,
 }
 
 /// A job that cannot be accepted, whatever the queue holds.
@@ -188,6 +190,7 @@ pub fn resolve(
         labels: request.labels,
         payload: Arc::new(payload),
         key,
+        released_from: None,
     })
 }
 

@@ -1,4 +1,4 @@
-//! The outcomes of ended jobs, kept for a while.
+//! The outcomes of ended jobs, kept for a while; of quarantined ones also what they asked.
 //!
 //! # Invariants
 //!
@@ -15,6 +15,7 @@ use wpool_protocol::outcome::{Outcome, OutputFile};
 use wpool_protocol::status::JobSummary;
 
 use crate::config::Retention;
+use crate::request::ResolvedJob;
 
 /// What an outcome takes beside output, files and labels: the structs and their small texts, roughly.
 const OUTCOME_OVERHEAD: u64 = 2_048;
@@ -26,6 +27,8 @@ pub struct Kept {
     pub outcome: Arc<Outcome>,
     /// The start of the job's command.
     pub command: Arc<str>,
+    /// What the job asked, if it is in quarantine and can be tried again.
+    pub request: Option<Box<ResolvedJob>>,
     bytes: u64,
     ended: Instant,
     order: u64,
@@ -56,10 +59,33 @@ impl Store {
 
     /// Keeps an outcome; gives back what had to go for it.
     pub fn keep(&mut self, now: Instant, outcome: Arc<Outcome>, command: Arc<str>) -> Vec<Kept> {
+        self.insert(now, outcome, command, None)
+    }
+
+    /// Keeps the outcome of a quarantined job, and what it asked; gives back what had to go for it.
+    pub fn keep_aside(
+        &mut self,
+        now: Instant,
+        outcome: Arc<Outcome>,
+        request: Box<ResolvedJob>,
+    ) -> Vec<Kept> {
+        let command = Arc::clone(&request.command);
+        self.insert(now, outcome, command, Some(request))
+    }
+
+    fn insert(
+        &mut self,
+        now: Instant,
+        outcome: Arc<Outcome>,
+        command: Arc<str>,
+        request: Option<Box<ResolvedJob>>,
+    ) -> Vec<Kept> {
+        let asked = request.as_ref().map_or(0, |request| request.bytes);
         let kept = Kept {
-            bytes: weight(&outcome),
+            bytes: weight(&outcome).saturating_add(asked),
             outcome,
             command,
+            request,
             ended: now,
             order: self.ends,
         };
@@ -104,6 +130,23 @@ impl Store {
         self.by_id.get(&id)
     }
 
+    /// A quarantined job becomes another one, or does not after all.
+    pub fn set_released(&mut self, id: JobId, released_as: Option<JobId>) {
+        if let Some(kept) = self.by_id.get_mut(&id) {
+            Arc::make_mut(&mut kept.outcome).released_as = released_as;
+        }
+    }
+
+    /// What a job asked is not needed any more.
+    pub fn drop_request(&mut self, id: JobId) {
+        if let Some(kept) = self.by_id.get_mut(&id)
+            && let Some(request) = kept.request.take()
+        {
+            kept.bytes = kept.bytes.saturating_sub(request.bytes);
+            self.bytes = self.bytes.saturating_sub(request.bytes);
+        }
+    }
+
     /// Lets go of one.
     pub fn forget(&mut self, id: JobId) -> Option<Kept> {
         let kept = self.by_id.remove(&id)?;
@@ -139,6 +182,7 @@ impl Kept {
             started_at: outcome.started_at,
             ended_at: Some(outcome.ended_at),
             cause: outcome.cause.as_ref().map(|cause| cause.text.clone()),
+            released_as: outcome.released_as,
         }
     }
 }
@@ -178,13 +222,15 @@ mod tests {
 
     use proptest::prelude::*;
     use wpool_protocol::blob::Blob;
-    use wpool_protocol::job::Priority;
+    use wpool_protocol::job::{JobRequest, Priority};
     use wpool_protocol::limits::Limits;
     use wpool_protocol::outcome::Isolation;
     use wpool_protocol::timestamp::Timestamp;
 
     use super::*;
+    use crate::config::Config;
     use crate::report::{self, Ended, JobEnding, Streams};
+    use crate::request::{Caller, Role, resolve};
 
     fn outcome(id: u64, bytes: usize) -> Arc<Outcome> {
         let mut outcome = report::outcome(Ended {
@@ -199,6 +245,7 @@ mod tests {
             streams: Streams::default(),
             files: BTreeMap::new(),
             isolation: Isolation::default(),
+            released_from: None,
             ending: JobEnding::Cancelled,
         });
         outcome.stdout = Blob(vec![0; bytes]);
@@ -254,6 +301,32 @@ mod tests {
         assert!(store.forget(JobId(1)).is_none());
         store.keep(at(0), outcome(2, 60_000), "true".into());
         assert_eq!(ids(&store), [2]);
+    }
+
+    #[test]
+    fn what_a_quarantined_job_asked_counts_until_it_is_not_needed() {
+        let asked = |stdin: usize| {
+            let request = JobRequest {
+                command: vec!["true".into()],
+                stdin: Some(Blob(vec![0; stdin])),
+                ..JobRequest::default()
+            };
+            let caller = Caller {
+                tenant: "uid:0".into(),
+                role: Role::Admin,
+            };
+            let resolved = resolve(request, &caller, &Config::default_for(1)).unwrap();
+            Box::new(resolved)
+        };
+        let mut store = Store::new(RETENTION);
+        store.keep_aside(at(0), outcome(1, 0), asked(60_000));
+        assert!(store.bytes > 60_000);
+        store.drop_request(JobId(1));
+        assert!(store.bytes < 10_000);
+        assert!(store.get(JobId(1)).unwrap().request.is_none());
+        store.keep_aside(at(0), outcome(2, 0), asked(60_000));
+        store.keep_aside(at(0), outcome(3, 0), asked(60_000));
+        assert_eq!(ids(&store), [3], "together they are too large");
     }
 
     proptest! {

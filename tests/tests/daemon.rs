@@ -9,6 +9,7 @@ mod daemon {
     pub(crate) mod jobs;
     pub(crate) mod life;
     pub(crate) mod operator;
+    pub(crate) mod quarantine;
 }
 
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         daemon::life::TESTS,
         daemon::operator::TESTS,
         daemon::explain::TESTS,
+        daemon::quarantine::TESTS,
         daemon::chaos::TESTS,
     ])
 }

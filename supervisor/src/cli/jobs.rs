@@ -1,12 +1,13 @@
 //! `wpool jobs`: a table of jobs, youngest first.
 
 use clap::Args;
-use wpool::client::JobFilter;
+use wpool::client::{Client, JobFilter};
+use wpool_protocol::id::JobId;
 use wpool_protocol::job::Priority;
 use wpool_protocol::outcome::JobState;
 use wpool_protocol::status::{JobPage, JobSummary};
 
-use super::screen::{Form, Screen, Tone};
+use super::screen::{Form, Screen, Tone, complain};
 use super::table::{Cell, Table};
 use super::{SocketArgs, outcome};
 
@@ -33,6 +34,9 @@ pub(crate) struct JobsArgs {
     /// How many at most
     #[arg(long, value_name = "COUNT", default_value_t = 50)]
     limit: u32,
+    /// Only jobs before this one: where another listing ended
+    #[arg(long, value_name = "ID")]
+    before: Option<JobId>,
 }
 
 fn state(text: &str) -> Result<JobState, String> {
@@ -51,37 +55,46 @@ pub(crate) async fn jobs(args: JobsArgs, screen: &mut Screen<'_>) -> anyhow::Res
         state: args.state,
         tenant: args.tenant,
     };
-    let mut listing = JobPage {
-        jobs: Vec::new(),
-        next: None,
-    };
-    loop {
-        let missing = args
-            .limit
-            .saturating_sub(u32::try_from(listing.jobs.len()).unwrap_or(u32::MAX));
-        if missing == 0 {
-            break;
-        }
-        let page = client
-            .jobs(&filter, missing.min(PAGE), listing.next)
-            .await?;
-        let is_empty = page.jobs.is_empty();
-        listing.jobs.extend(page.jobs);
-        listing.next = page.next;
-        // A page without jobs ends it even if it names a next one: the daemon is not trusted to let this end.
-        if listing.next.is_none() || is_empty {
-            break;
-        }
-    }
+    let listing = listing(&client, &filter, args.limit, args.before).await?;
     match screen.form() {
         Form::Json => screen.json(&listing)?,
         Form::Text => {
             for line in table(&listing.jobs).lines(screen.colours()) {
                 screen.line(&line)?;
             }
+            if let Some(next) = listing.next {
+                complain(&format!("there are more: go on with --before {next}"));
+            }
         }
     }
     Ok(0)
+}
+
+/// The jobs that pass the filter, at most so many, from `before` on.
+pub(crate) async fn listing(
+    client: &Client,
+    filter: &JobFilter,
+    limit: u32,
+    before: Option<JobId>,
+) -> anyhow::Result<JobPage> {
+    let mut listing = JobPage {
+        jobs: Vec::new(),
+        next: before,
+    };
+    loop {
+        let missing = limit.saturating_sub(u32::try_from(listing.jobs.len()).unwrap_or(u32::MAX));
+        if missing == 0 {
+            return Ok(listing);
+        }
+        let page = client.jobs(filter, missing.min(PAGE), listing.next).await?;
+        let is_empty = page.jobs.is_empty();
+        listing.jobs.extend(page.jobs);
+        listing.next = page.next;
+        // A page without jobs ends it even if it names a next one: the daemon is not trusted to let this end.
+        if listing.next.is_none() || is_empty {
+            return Ok(listing);
+        }
+    }
 }
 
 fn table(jobs: &[JobSummary]) -> Table {

@@ -29,6 +29,10 @@ impl Driver {
             Action::Accept(job) => self.accept(job),
             Action::Refuse(job, refusal) => {
                 let refused = self.register.refuse(job);
+                let from = refused.as_ref().and_then(|job| job.request.released_from);
+                if let Some(from) = from {
+                    self.register.set_released(from, None);
+                }
                 if let Some(submitter) = refused.and_then(|job| job.submitter) {
                     // The client may be gone; nothing was kept for it.
                     drop(submitter.send(Err(NotAccepted::Refused(refusal))));
@@ -91,6 +95,9 @@ impl Driver {
             };
             // A client that has gone meanwhile has submitted all the same.
             drop(submitter.send(Ok(Acceptance::New(submitted))));
+        }
+        if let Some(from) = job.request.released_from {
+            self.register.drop_request(from);
         }
     }
 

@@ -16,6 +16,7 @@ use wpool_protocol::status::{PoolStatus, Submitted};
 use wpool_protocol::wire::Stream;
 
 use super::job::Progress;
+pub use super::quarantine::NotAside;
 use super::register::{Filter, Page};
 use crate::config::{Config, Reload};
 use crate::request::{Caller, ResolvedJob};
@@ -34,6 +35,10 @@ pub(crate) enum Command {
     Watch(JobId, Caller, oneshot::Sender<Option<Watched>>),
     /// Give what a job has written.
     Read(Reader, oneshot::Sender<Option<Reading>>),
+    /// Submit a copy of a quarantined job.
+    Release(JobId, Caller, oneshot::Sender<ReleaseAnswer>),
+    /// Let go of a quarantined job.
+    Discard(JobId, Caller, oneshot::Sender<Result<(), NotAside>>),
     /// List jobs.
     List(Filter, oneshot::Sender<Page>),
     /// Say why a job is where it is.
@@ -69,6 +74,9 @@ pub enum PoolOrder {
     Resize(u16),
 }
 
+/// The answer to a release: where to hear whether the copy is accepted.
+type ReleaseAnswer = Result<oneshot::Receiver<SubmitAnswer>, NotAside>;
+
 /// The answer to a submission.
 pub type SubmitAnswer = Result<Acceptance, NotAccepted>;
 
@@ -87,9 +95,43 @@ pub enum NotAccepted {
     /// The pool says no.
     Refused(Refusal),
     /// Its key stands for another job.
-    KeyTaken(JobId),
+    KeyTaken(Box<KeyTaken>),
     /// The driver is gone.
     Gone,
+}
+
+/// Two jobs that want one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyTaken {
+    /// The key.
+    pub key: String,
+    /// The job that has it.
+    pub id: JobId,
+    /// The start of its command.
+    pub command: Arc<str>,
+    /// The start of the command of the one that came now.
+    pub new_command: Arc<str>,
+}
+
+/// Why a quarantined job is not tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotReleased {
+    /// It is not there to be released.
+    NotAside(NotAside),
+    /// Its copy is not accepted.
+    NotAccepted(NotAccepted),
+}
+
+impl From<NotAside> for NotReleased {
+    fn from(not_aside: NotAside) -> Self {
+        Self::NotAside(not_aside)
+    }
+}
+
+impl From<NotAccepted> for NotReleased {
+    fn from(not_accepted: NotAccepted) -> Self {
+        Self::NotAccepted(not_accepted)
+    }
 }
 
 /// What became of the wish to delete.
@@ -198,6 +240,34 @@ impl Handle {
     /// [`Stopped`], here and below, if nobody is there to answer.
     pub async fn delete(&self, id: JobId, caller: &Caller) -> Result<Option<Deleted>, Stopped> {
         self.ask(|reply| Command::Delete(id, caller.clone(), reply))
+            .await
+    }
+
+    /// Tries a quarantined job again, as a new one.
+    pub async fn release(
+        &self,
+        id: JobId,
+        caller: &Caller,
+    ) -> Result<Result<Submitted, NotReleased>, Stopped> {
+        let answer = self.ask(|reply| Command::Release(id, caller.clone(), reply));
+        let submission = match answer.await? {
+            Ok(submission) => submission,
+            Err(not_aside) => return Ok(Err(not_aside.into())),
+        };
+        let accepted = submission.await.map_err(|_| Stopped)?;
+        Ok(match accepted {
+            Ok(Acceptance::New(submitted) | Acceptance::Known(submitted)) => Ok(submitted),
+            Err(not_accepted) => Err(not_accepted.into()),
+        })
+    }
+
+    /// Lets go of a quarantined job.
+    pub async fn discard(
+        &self,
+        id: JobId,
+        caller: &Caller,
+    ) -> Result<Result<(), NotAside>, Stopped> {
+        self.ask(|reply| Command::Discard(id, caller.clone(), reply))
             .await
     }
 

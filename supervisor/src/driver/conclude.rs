@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wpool_pool::action::Conclusion;
 use wpool_protocol::id::JobId;
-use wpool_protocol::outcome::AttemptEnd;
+use wpool_protocol::outcome::{AttemptEnd, JobState, Outcome};
 use wpool_protocol::quantity::Millis;
 
 use super::Driver;
@@ -49,7 +49,7 @@ impl Driver {
             id,
             tenant: job.request.tenant.as_ref().to_owned(),
             priority: job.request.priority,
-            labels: std::mem::take(&mut job.request.labels),
+            labels: job.request.labels.clone(),
             limits: job.request.limits,
             queued_at: job.queued_at,
             ended_at: now,
@@ -57,21 +57,10 @@ impl Driver {
             streams,
             files,
             isolation: std::mem::take(&mut job.isolation),
+            released_from: job.request.released_from,
             ending,
         }));
-        let cause = outcome.cause.as_ref().map(|cause| cause.text.as_str());
-        match conclusion {
-            Conclusion::Quarantined { .. } | Conclusion::Shutdown => {
-                tracing::warn!(job = %id, state = %outcome.state, cause, "a job was not run to its end");
-            }
-            Conclusion::Reported { .. }
-            | Conclusion::Cancelled
-            | Conclusion::Cleared
-            | Conclusion::Expired
-            | Conclusion::Overran { .. } => {
-                tracing::debug!(job = %id, state = %outcome.state, cause, "ended");
-            }
-        }
+        log(conclusion, &outcome);
         *self.tally.ended.entry(outcome.state).or_default() += 1;
         if conclusion == Conclusion::Cleared {
             self.tally.cleared += 1;
@@ -79,7 +68,30 @@ impl Driver {
         self.tally.last_job_at = Some(now);
         job.tell_outcome(&outcome);
         let at = self.now();
-        self.register
-            .keep(at, outcome, Arc::clone(&job.request.command));
+        match outcome.state {
+            JobState::Quarantined => {
+                // Its copy is another job: its key stays with this one.
+                job.request.key = None;
+                let request = Box::new(job.request);
+                self.register.keep_aside(at, outcome, request);
+            }
+            _ => self.register.keep(at, outcome, job.request.command),
+        }
+    }
+}
+
+fn log(conclusion: Conclusion, outcome: &Outcome) {
+    let cause = outcome.cause.as_ref().map(|cause| cause.text.as_str());
+    match conclusion {
+        Conclusion::Quarantined { .. } | Conclusion::Shutdown => {
+            tracing::warn!(job = %outcome.id, state = %outcome.state, cause, "a job was not run to its end");
+        }
+        Conclusion::Reported { .. }
+        | Conclusion::Cancelled
+        | Conclusion::Cleared
+        | Conclusion::Expired
+        | Conclusion::Overran { .. } => {
+            tracing::debug!(job = %outcome.id, state = %outcome.state, cause, "ended");
+        }
     }
 }

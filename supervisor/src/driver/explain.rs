@@ -14,7 +14,7 @@ use wpool_protocol::explanation::{
     JobExplanation, PoolExplanation, SlotExplanation, WaitExplanation, WaitReason,
 };
 use wpool_protocol::id::JobId;
-use wpool_protocol::outcome::{Attempt, AttemptEnd, Outcome};
+use wpool_protocol::outcome::{Attempt, AttemptEnd, JobState, Outcome};
 use wpool_protocol::quantity::Millis;
 use wpool_protocol::status::{PoolState, SlotState};
 
@@ -238,11 +238,19 @@ impl Driver {
 }
 
 fn of_outcome(outcome: &Outcome) -> JobExplanation {
-    let why = match (&outcome.cause, outcome.exit_code) {
+    let mut why = match (&outcome.cause, outcome.exit_code) {
         (Some(cause), _) => cause.text.clone(),
         (None, Some(code)) => format!("it exited with code {code}"),
         (None, None) => "it ended".to_owned(),
     };
+    if outcome.state == JobState::Quarantined {
+        why = match (outcome.released_as, outcome.id) {
+            (None, id) => {
+                format!("{why}: `wpool quarantine release {id}` tries it again, as a new job")
+            }
+            (Some(new), _) => format!("{why}: it was released as job {new}"),
+        };
+    }
     JobExplanation {
         id: outcome.id,
         state: outcome.state,

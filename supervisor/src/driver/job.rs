@@ -215,6 +215,7 @@ impl Job {
             started_at,
             ended_at: None,
             cause: None,
+            released_as: None,
         }
     }
 }

@@ -9,7 +9,9 @@ use wpool_protocol::id::JobId;
 use wpool_protocol::status::Submitted;
 
 use super::Driver;
-use super::command::{Acceptance, Command, Deleted, NotAccepted, PoolOrder, SubmitAnswer, Watched};
+use super::command::{
+    Acceptance, Command, Deleted, KeyTaken, NotAccepted, PoolOrder, SubmitAnswer, Watched,
+};
 use super::job::Job;
 use crate::config::Reload;
 use crate::request::{Caller, ResolvedJob, Role};
@@ -41,6 +43,8 @@ impl Driver {
             Command::Delete(id, caller, reply) => drop(reply.send(self.delete(id, &caller))),
             Command::Watch(id, caller, reply) => drop(reply.send(self.watch(id, &caller))),
             Command::Read(reader, reply) => drop(reply.send(self.read(&reader))),
+            Command::Release(id, caller, reply) => drop(reply.send(self.release(id, &caller))),
+            Command::Discard(id, caller, reply) => drop(reply.send(self.discard(id, &caller))),
             Command::List(filter, reply) => drop(reply.send(self.register.page(&filter))),
             Command::Explain(id, caller, reply) => drop(reply.send(self.explain(id, &caller))),
             Command::ExplainPool(caller, reply) => drop(reply.send(self.explain_pool(&caller))),
@@ -96,11 +100,20 @@ impl Driver {
     fn known(&self, request: &ResolvedJob) -> Option<SubmitAnswer> {
         let (key, mark) = request.key.as_ref()?;
         let (id, known_mark) = self.register.keyed(&request.tenant, key)?;
+        let (state, command) = if let Some(job) = self.register.live.get(&id) {
+            (job.state(), &job.request.command)
+        } else {
+            let kept = self.register.ended(id)?;
+            (kept.outcome.state, &kept.command)
+        };
         if known_mark != *mark {
-            return Some(Err(NotAccepted::KeyTaken(id)));
+            return Some(Err(NotAccepted::KeyTaken(Box::new(KeyTaken {
+                key: key.clone(),
+                id,
+                command: Arc::clone(command),
+                new_command: Arc::clone(&request.command),
+            }))));
         }
-        let live = self.register.live.get(&id).map(Job::state);
-        let state = live.or_else(|| self.register.ended(id).map(|kept| kept.outcome.state))?;
         Some(Ok(Acceptance::Known(Submitted { id, state })))
     }
 

@@ -15,6 +15,7 @@ use wpool_protocol::status::JobSummary;
 
 use super::job::Job;
 use crate::config::Retention;
+use crate::request::ResolvedJob;
 use crate::store::{Kept, Store};
 
 /// Jobs that one look may pass over: less than a millisecond of the driver's thread.
@@ -100,6 +101,27 @@ impl Register {
     pub(super) fn keep(&mut self, now: Instant, outcome: Arc<Outcome>, command: Arc<str>) {
         let gone = self.ended.keep(now, outcome, command);
         self.unindex_all(&gone);
+    }
+
+    /// Keeps the outcome of a quarantined job that was taken out, and what it asked: it may be tried again.
+    pub(super) fn keep_aside(
+        &mut self,
+        now: Instant,
+        outcome: Arc<Outcome>,
+        request: Box<ResolvedJob>,
+    ) {
+        let gone = self.ended.keep_aside(now, outcome, request);
+        self.unindex_all(&gone);
+    }
+
+    /// A quarantined job becomes another one, or does not after all.
+    pub(super) fn set_released(&mut self, id: JobId, released_as: Option<JobId>) {
+        self.ended.set_released(id, released_as);
+    }
+
+    /// What a quarantined job asked is not needed any more.
+    pub(super) fn drop_request(&mut self, id: JobId) {
+        self.ended.drop_request(id);
     }
 
     pub(super) fn set_retention(&mut self, now: Instant, retention: Retention) {

@@ -315,7 +315,9 @@ fn a_full_queue_refuses_by_its_limit_and_a_key_is_accepted_once() {
         let again = handle.submit(resolved("until-stopped")).await.unwrap();
         assert!(matches!(again, Acceptance::Known(known) if known.id == first.id));
         let other = handle.submit(resolved("other")).await;
-        assert_eq!(other, Err(NotAccepted::KeyTaken(first.id)));
+        assert!(
+            matches!(other, Err(NotAccepted::KeyTaken(taken)) if taken.id == first.id && taken.key == "k")
+        );
         let plain = resolve(job(&["x"]), &admin(), &handle.config()).unwrap();
         let full = handle.submit(plain).await;
         assert!(

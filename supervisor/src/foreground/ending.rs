@@ -68,6 +68,7 @@ pub(super) fn outcome(ended: Ended) -> Outcome {
         streams: ended.streams,
         files: ended.files,
         isolation: report::isolation(ended.ready),
+        released_from: None,
         ending: JobEnding::Reported(Box::new(report)),
     })
 }

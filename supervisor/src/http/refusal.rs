@@ -11,7 +11,7 @@ use wpool_pool::action::Refusal as PoolRefusal;
 use wpool_protocol::limits::ResolveError;
 use wpool_protocol::problem::Problem;
 
-use crate::driver::command::{NotAccepted, Stopped};
+use crate::driver::command::{NotAccepted, NotAside, NotReleased, Stopped};
 use crate::request::RequestError;
 
 /// When to come again to a pool that is drained by hand, or to the next supervisor.
@@ -141,13 +141,46 @@ impl From<NotAccepted> for Refusal {
     fn from(not_accepted: NotAccepted) -> Self {
         match not_accepted {
             NotAccepted::Refused(refusal) => refusal.into(),
-            NotAccepted::KeyTaken(id) => {
-                let detail =
-                    format!("idempotency_key: job {id} has it and is another one; use another key");
+            NotAccepted::KeyTaken(taken) => {
+                let detail = format!(
+                    "idempotency_key: `{}` stands for job {} ({}), and this is another one ({}); use another key",
+                    taken.key, taken.id, taken.command, taken.new_command
+                );
                 let title = "the key stands for another job";
                 Self::new(StatusCode::CONFLICT, "key-taken", title, detail)
             }
             NotAccepted::Gone => Self::stopping(),
+        }
+    }
+}
+
+impl From<NotAside> for Refusal {
+    fn from(not_aside: NotAside) -> Self {
+        let conflict =
+            |name, title, detail: String| Self::new(StatusCode::CONFLICT, name, title, detail);
+        match not_aside {
+            NotAside::NoJob => Self::no_job(),
+            NotAside::Is(state) => conflict(
+                "not-quarantined",
+                "the job is not in quarantine",
+                format!(
+                    "the job is {state}; `wpool quarantine list` (GET /v1/jobs?state=quarantined) lists what is set aside"
+                ),
+            ),
+            NotAside::ReleasedAs(id) => conflict(
+                "released",
+                "the job was released already",
+                format!("it was released as job {id}; see how that ended"),
+            ),
+        }
+    }
+}
+
+impl From<NotReleased> for Refusal {
+    fn from(not_released: NotReleased) -> Self {
+        match not_released {
+            NotReleased::NotAside(not_aside) => not_aside.into(),
+            NotReleased::NotAccepted(not_accepted) => not_accepted.into(),
         }
     }
 }

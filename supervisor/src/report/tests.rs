@@ -59,6 +59,7 @@ fn ended(ending: JobEnding) -> Ended {
         },
         files: BTreeMap::new(),
         isolation: Isolation::default(),
+        released_from: None,
         ending,
     }
 }
