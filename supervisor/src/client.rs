@@ -153,6 +153,8 @@ pub enum PoolOrder {
     DrainQueued,
     /// Have so many workers.
     Resize(u16),
+    /// Replace every worker, one by one.
+    Recycle,
 }
 
 /// A client of one control socket.
@@ -346,6 +348,7 @@ impl Client {
                 .json(&serde_json::json!({"state": "running"}))?,
             PoolOrder::Resize(workers) => Call::new(Method::PATCH, "/v1/pool")
                 .json(&serde_json::json!({"workers": workers}))?,
+            PoolOrder::Recycle => Call::new(Method::POST, "/v1/pool/recycle"),
             PoolOrder::Drain => Call::new(Method::POST, "/v1/pool/drain")
                 .json(&serde_json::json!({"queued": false}))?,
             PoolOrder::DrainQueued => Call::new(Method::POST, "/v1/pool/drain")

@@ -97,6 +97,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/v1/status", get(pool::status))
         .route("/v1/pool", patch(pool::change))
         .route("/v1/pool/drain", post(pool::drain))
+        .route("/v1/pool/recycle", post(pool::recycle))
         .route("/v1/pool/clear", post(pool::clear))
         .route("/healthz", get(pool::healthz))
         .route("/readyz", get(pool::readyz))

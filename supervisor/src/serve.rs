@@ -63,7 +63,8 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
     if let Some(dir) = &options.state_dir {
         tracing::warn!(dir = %dir.display(), "nothing is kept there yet: jobs and outcomes are in memory only");
     }
-    resource_limits::raise(config.pool.slots)?;
+    // One more stands in while another is recycled.
+    resource_limits::raise(config.pool.slots.saturating_add(1))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -78,6 +78,8 @@ pub struct Summary {
     pub shut_down: u64,
     /// Workers that were killed.
     pub kills: u64,
+    /// Workers that were replaced as planned.
+    pub recycled: u64,
     /// Moments at which a slot was found parked.
     pub parked: u64,
     /// Events that the pool dropped.
@@ -101,6 +103,7 @@ impl Summary {
         self.overran += other.overran;
         self.shut_down += other.shut_down;
         self.kills += other.kills;
+        self.recycled += other.recycled;
         self.parked += other.parked;
         self.dropped += other.dropped;
     }

@@ -67,6 +67,7 @@ fn assert_every_end_was_seen(sum: &Summary) {
         overran,
         shut_down,
         kills,
+        recycled,
         parked,
         dropped,
     } = *sum;
@@ -85,6 +86,7 @@ fn assert_every_end_was_seen(sum: &Summary) {
         ("overran", overran),
         ("shut_down", shut_down),
         ("kills", kills),
+        ("recycled", recycled),
         ("parked", parked),
         ("dropped", dropped),
     ] {

@@ -1,6 +1,6 @@
 //! When the pool wants to be woken, and what for.
 //!
-//! A job has at most two alarms and a slot at most one, so that what is set can be told from the
+//! A job has at most two alarms and so has a slot, so that what is set can be told from the
 //! job or the slot alone and nothing needs to remember it: see [`Job`](crate::job::Job) and
 //! [`Slot::alarm`](crate::slot::Slot::alarm).
 //!
@@ -28,6 +28,8 @@ pub(crate) struct Alarms {
 pub(crate) enum Alarm {
     /// A slot has waited long enough for something.
     Slot(SlotId),
+    /// A worker is as old as it may become.
+    Age(SlotId),
     /// A job's delay is over.
     Promote(JobId),
     /// A job has waited too long for its start.

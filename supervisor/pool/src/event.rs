@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use wpool_protocol::id::{AttemptRef, JobId, WorkerRef};
 use wpool_protocol::job::{Priority, RetryOn};
 
+use alloc::boxed::Box;
 use alloc::string::String;
 
 use crate::action::RecordId;
@@ -52,6 +53,8 @@ pub enum Event {
     },
     /// The operator: have so many slots from now on.
     ResizeRequested(u16),
+    /// The operator: replace every worker, one by one, each when it is idle.
+    RecycleRequested,
     /// The operator: end jobs that wait, of those that were submitted before; the oldest first.
     ClearRequested {
         /// Jobs submitted until then: [`Pool::submitted`](crate::pool::Pool::submitted).
@@ -60,7 +63,7 @@ pub enum Event {
         most: u32,
     },
     /// The operator has changed the config.
-    SettingsChanged(Settings),
+    SettingsChanged(Box<Settings>),
     /// The operator has changed what tenants may take.
     TenantRulesChanged(TenantRules),
     /// Time has passed [`Pool::deadline`](crate::pool::Pool::deadline), or may have.

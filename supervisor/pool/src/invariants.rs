@@ -25,7 +25,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 
-use wpool_protocol::id::{JobId, WorkerRef};
+use wpool_protocol::id::{JobId, SlotId, WorkerRef};
 
 use crate::action::{Action, Record};
 use crate::alarms::Alarm;
@@ -102,6 +102,7 @@ impl Pool {
             "a record is under way for a job that has ended"
         );
         self.check_slots(&mut alarms)?;
+        self.check_recycling()?;
         ensure!(
             self.alarms.len() == alarms,
             "I1",
@@ -212,6 +213,14 @@ impl Pool {
                     "slot {id} would never be woken"
                 );
             }
+            if let Some(at) = slot.recycle_at {
+                *alarms += 1;
+                ensure!(
+                    self.alarms.contains(at, Alarm::Age(id)),
+                    "I2",
+                    "the worker of slot {id} would never be old"
+                );
+            }
             let is_new = !matches!(slot.phase, Phase::Vacant) || self.course.ends();
             ensure!(
                 self.keeps(id) || may_end(&slot.phase) || !is_new,
@@ -225,6 +234,28 @@ impl Pool {
             "I7",
             "{} slots known as idle, {idle} are",
             self.idle.len()
+        );
+        Ok(())
+    }
+
+    fn check_recycling(&self) -> Check {
+        let is_there = |slot: SlotId| slot.0 < self.settings.slots;
+        ensure!(
+            self.recycling
+                .due()
+                .chain(self.recycling.turn())
+                .all(is_there),
+            "I2",
+            "a slot is to be recycled that is not to be there"
+        );
+        let turn = self
+            .recycling
+            .turn()
+            .and_then(|id| self.slots.get(usize::from(id.0)));
+        ensure!(
+            turn.is_none_or(|slot| !slot.phase.is_up()),
+            "I2",
+            "the slot that is recycled has a worker that is up"
         );
         Ok(())
     }

@@ -39,6 +39,7 @@ mod course;
 mod job;
 mod queue;
 mod records;
+mod recycling;
 mod restart;
 mod run;
 mod slot;

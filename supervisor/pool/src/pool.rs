@@ -3,8 +3,8 @@
 //! [`Pool::handle`] takes one event in: the event is applied, then whatever has become due, then idle
 //! slots get jobs. What is one concept has a file of its own beside this one; what the pool does with
 //! them is in `pool/`: `jobs` (from submission to the recorded end), `workers` (what is heard of them),
-//! `deaths` (what a dead one means for its job and its slot), `control` (the operator), `timeouts`,
-//! `glance` (what is shown), `explain` (why).
+//! `deaths` (what a dead one means for its job and its slot), `control` (the operator), `recycle` (planned
+//! replacements), `timeouts`, `glance` (what is shown), `explain` (why).
 //!
 //! # Invariants
 //!
@@ -33,6 +33,7 @@ use crate::event::Event;
 use crate::job::{Job, Stage};
 use crate::queue::Queue;
 use crate::records::Records;
+use crate::recycling::Recycling;
 use crate::settings::Settings;
 use crate::slot::{Phase, Slot, Word};
 use crate::tenants::{Tenant, TenantId, Tenants};
@@ -44,6 +45,7 @@ mod deaths;
 mod explain;
 mod glance;
 mod jobs;
+mod recycle;
 mod timeouts;
 mod workers;
 
@@ -57,6 +59,7 @@ pub struct Pool {
     /// Jobs submitted so far: the next one's arrival.
     pub(crate) arrivals: u64,
     pub(crate) slots: Vec<Slot>,
+    pub(crate) recycling: Recycling,
     pub(crate) records: Records,
     pub(crate) tenants: Tenants,
     pub(crate) admission: Admission,
@@ -83,6 +86,7 @@ impl Pool {
             course: Course::OPEN,
             jobs: BTreeMap::new(),
             arrivals: 0,
+            recycling: Recycling::default(),
             records: Records::default(),
             tenants: Tenants::default(),
             admission: Admission::default(),
@@ -107,6 +111,7 @@ impl Pool {
         self.apply(event, actions);
         self.spawn_first_workers(actions);
         self.fire_alarms(actions);
+        self.go_on_recycling(actions);
         self.start_jobs(actions);
         self.forget_tenants();
         self.stop_if_done(actions);
@@ -145,8 +150,9 @@ impl Pool {
             Event::DrainRequested(scope) => self.course = self.course.after(Request::Drain(scope)),
             Event::ShutdownRequested { grace } => self.shut_down(grace, actions),
             Event::ResizeRequested(slots) => self.resize(slots, actions),
+            Event::RecycleRequested => self.recycle_all(),
             Event::ClearRequested { submitted, most } => self.clear(submitted, most, actions),
-            Event::SettingsChanged(settings) => self.change_settings(settings),
+            Event::SettingsChanged(settings) => self.change_settings(&settings),
             Event::TenantRulesChanged(rules) => self.change_tenant_rules(rules),
             Event::TimeReached => {}
         }
@@ -191,7 +197,8 @@ impl Pool {
 
     /// Whether a slot is to have a worker.
     pub(crate) fn keeps(&self, id: SlotId) -> bool {
-        !self.course.ends() && id.0 < self.settings.slots
+        let stands_in = self.recycling.is_under_way() && id == self.spare();
+        !self.course.ends() && (id.0 < self.settings.slots || stands_in)
     }
 
     pub(crate) fn slot(&self, id: SlotId) -> &Slot {

@@ -38,6 +38,10 @@ pub struct Settings {
     pub park_min: Duration,
     /// The longest such wait.
     pub park_max: Duration,
+    /// Jobs after which a worker is replaced; `None` for never.
+    pub recycle_jobs: Option<u64>,
+    /// The age at which a worker is replaced; `None` for never.
+    pub recycle_age: Option<Duration>,
 }
 
 impl Settings {
@@ -58,6 +62,8 @@ impl Settings {
             restart_period: Duration::from_secs(30),
             park_min: Duration::from_secs(1),
             park_max: Duration::from_mins(1),
+            recycle_jobs: None,
+            recycle_age: None,
         }
     }
 }

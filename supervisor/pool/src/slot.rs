@@ -8,8 +8,8 @@
 //!                        │  probe │  │ spawn failed    │  └──────────────────── Running
 //!      breaker.death ◀───┼────────│──┘                 │  └─ ended ── Loading
 //!        │      ▲        │        │                    │ retire
-//!  parks │      │        │        │                    ▼ (the pool stops)
-//!        ▼      │        │        │                 Retiring ── exited ──▶ Closed
+//!  parks │      │        │        │                    ▼ (the pool stops, the slot goes or is recycled)
+//!        ▼      │        │        │                 Retiring ── exited ──▶ Closed, or spawn at once
 //!      Parked ──│────────│────────┘
 //!               │        │
 //!               └── exited ──── Ending ◀── kill ──── Starting, Idle, Loading, Running, Retiring
@@ -47,6 +47,10 @@ pub(crate) struct Slot {
     /// How long jobs have run here: the idle slot with the least of it gets the next one.
     pub(crate) worked: Duration,
     pub(crate) jobs_done: u64,
+    /// Of the present worker alone.
+    pub(crate) jobs_of_worker: u64,
+    /// When the present worker is as old as it may become, if it may not live for ever and its time has not come.
+    pub(crate) recycle_at: Option<Instant>,
     pub(crate) crashes: u64,
     /// Numbers its pings.
     pub(crate) pings: u64,
@@ -142,6 +146,8 @@ impl Slot {
             breaker: Breaker::default(),
             worked: Duration::ZERO,
             jobs_done: 0,
+            jobs_of_worker: 0,
+            recycle_at: None,
             crashes: 0,
             pings: 0,
         }
@@ -175,6 +181,19 @@ impl Slot {
 }
 
 impl Phase {
+    /// Whether there is a worker that takes jobs, or has one.
+    pub(crate) const fn is_up(&self) -> bool {
+        match self {
+            Self::Idle(_) | Self::Loading(_) | Self::Running(_) => true,
+            Self::Vacant
+            | Self::Starting { .. }
+            | Self::Ending(_)
+            | Self::Retiring { .. }
+            | Self::Parked { .. }
+            | Self::Closed => false,
+        }
+    }
+
     /// The run in the slot: one that goes on, or one whose worker has been killed and has not ended.
     pub(crate) const fn run(&self) -> Option<&Run> {
         match self {

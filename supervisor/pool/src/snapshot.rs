@@ -22,6 +22,7 @@ use crate::job::Job;
 use crate::pool::Pool;
 use crate::queue::Standing;
 use crate::records::Records;
+use crate::recycling::Recycling;
 use crate::settings::Settings;
 use crate::slot::Slot;
 use crate::tenants::Tenants;
@@ -41,6 +42,7 @@ pub struct Snapshot {
     standing: Standing,
     tenants: Tenants,
     slots: Vec<Slot>,
+    recycling: Recycling,
     records: Records,
     admission: Admission,
     random: Random,
@@ -72,7 +74,7 @@ pub enum RestoreError {
 
 impl Snapshot {
     /// The version of this type.
-    pub const VERSION: u32 = 2;
+    pub const VERSION: u32 = 3;
 }
 
 impl Pool {
@@ -88,6 +90,7 @@ impl Pool {
             standing: self.queue.standing(),
             tenants: self.tenants.clone(),
             slots: self.slots.clone(),
+            recycling: self.recycling.clone(),
             records: self.records.clone(),
             admission: self.admission.clone(),
             random: self.random.clone(),
@@ -130,6 +133,7 @@ impl Pool {
             jobs,
             arrivals: snapshot.arrivals,
             slots: snapshot.slots,
+            recycling: snapshot.recycling,
             records: snapshot.records,
             tenants: snapshot.tenants,
             admission: snapshot.admission,
@@ -161,6 +165,9 @@ impl Pool {
             self.idle.extend(slot.idle_key());
             if let Some(at) = slot.alarm() {
                 self.alarms.set(at, Alarm::Slot(slot.worker.slot));
+            }
+            if let Some(at) = slot.recycle_at {
+                self.alarms.set(at, Alarm::Age(slot.worker.slot));
             }
         }
         match self.course {

@@ -1,7 +1,7 @@
 //! What the pool shows of itself: plain values, made from the state the scheduler uses.
 
 use serde::{Deserialize, Serialize};
-use wpool_protocol::id::{AttemptRef, JobId, WorkerRef};
+use wpool_protocol::id::{AttemptRef, JobId, SlotId, WorkerRef};
 use wpool_protocol::status::{PoolState, QueuePressure, QueueStatus, SlotState};
 
 use crate::time::Instant;
@@ -38,6 +38,17 @@ pub struct SlotView {
     pub crashes: u64,
     /// When a parked slot tries again.
     pub parked_until: Option<Instant>,
+}
+
+/// What is to be replaced, as planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecyclingView {
+    /// The slot that is without a worker for it.
+    pub turn: Option<SlotId>,
+    /// Slots whose turn will come.
+    pub due: u16,
+    /// The slot that stands in.
+    pub spare: SlotId,
 }
 
 /// Where a job that has not ended is.

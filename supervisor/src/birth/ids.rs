@@ -11,6 +11,8 @@ use wpool_protocol::id::SlotId;
 use wpool_protocol::outcome::Identity;
 use wpool_sys::birth::IdMap;
 
+use crate::config::WORKERS_MAX;
+
 /// The first id of the range that jobs get where the supervisor may map ids: above what systemd gives to
 /// containers and services (524288 to 1879048191), below what is reserved from 2³¹ up.
 pub const FIRST_ID: u32 = 0x7000_0000;
@@ -24,6 +26,7 @@ const ID_INSIDE: u32 = 1000;
 /// Slots whose ranges fit between [`FIRST_ID`] and 2³¹.
 const MAPPED_SLOTS: u16 = 4_096;
 
+const _: () = assert!(WORKERS_MAX < MAPPED_SLOTS);
 const _: () = assert!(FIRST_ID + MAPPED_SLOTS as u32 * IDS_PER_SLOT <= 1 << 31);
 
 /// Root that may not give its jobs other ids.

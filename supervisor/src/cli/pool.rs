@@ -7,7 +7,7 @@ use wpool::config::WORKERS_MAX;
 use super::SocketArgs;
 use super::screen::{Form, Screen};
 
-/// Pause, resume, drain, resize or clear the pool
+/// Pause, resume, drain, resize, recycle or clear the pool
 #[derive(Debug, Subcommand)]
 #[command(
     after_help = "Examples:\n  wpool pool pause\n  wpool pool drain --queued\n  wpool pool resume"
@@ -21,6 +21,8 @@ pub(crate) enum PoolCommand {
     Drain(DrainArgs),
     /// Have so many workers; what runs in one that goes may end
     Resize(ResizeArgs),
+    /// Replace every worker by a new one, each when it is idle and another stands in for it
+    Recycle(RecycleArgs),
     /// End every job that waits, as cancelled; what runs goes on
     Clear(ClearArgs),
 }
@@ -63,6 +65,14 @@ pub(crate) struct ResizeArgs {
     workers: u16,
 }
 
+/// Replace every worker by a new one, each when it is idle and another stands in for it
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  wpool pool recycle")]
+pub(crate) struct RecycleArgs {
+    #[command(flatten)]
+    socket: SocketArgs,
+}
+
 /// End every job that waits, as cancelled; what runs goes on
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  wpool pool clear")]
@@ -78,6 +88,7 @@ pub(crate) async fn pool(command: PoolCommand, screen: &mut Screen<'_>) -> anyho
         PoolCommand::Drain(args) if args.queued => (args.socket, PoolOrder::DrainQueued),
         PoolCommand::Drain(args) => (args.socket, PoolOrder::Drain),
         PoolCommand::Resize(args) => (args.socket, PoolOrder::Resize(args.workers)),
+        PoolCommand::Recycle(args) => (args.socket, PoolOrder::Recycle),
         PoolCommand::Clear(args) => return clear(args, screen).await,
     };
     let client = socket.client().await?;

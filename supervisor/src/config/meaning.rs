@@ -21,8 +21,8 @@ use super::{
     Retention,
 };
 
-/// Slots: what ids of their own there are for.
-pub const WORKERS_MAX: u16 = 4_096;
+/// Slots: as many as there are ids of their own for, but for one that stands in while another is recycled.
+pub const WORKERS_MAX: u16 = 4_095;
 
 impl Config {
     /// What `raw` means on a machine that gives us so many cores.
@@ -119,6 +119,9 @@ impl Config {
         take_span(&mut settings.restart_period, section.restart_period_ms);
         take_span(&mut settings.park_min, section.park_min_ms);
         take_span(&mut settings.park_max, section.park_max_ms);
+        settings.recycle_jobs = section.recycle_jobs.filter(|jobs| *jobs > 0);
+        let age = section.recycle_age_ms.map(|age| Duration::from(age.0));
+        settings.recycle_age = age.filter(|age| !age.is_zero());
         take_span(&mut self.grace, section.shutdown_grace_ms);
         take(&mut self.attempts_max, section.attempts_max);
         self.isolation = match section.isolation {

@@ -91,6 +91,10 @@ section! {
         park_min_ms: Span,
         /// The longest such wait. Default 1 min.
         park_max_ms: Span,
+        /// Jobs after which a worker is replaced: another stands in for it first. 0 is never. Default 0.
+        recycle_jobs: u64,
+        /// The age at which a worker is replaced, likewise. 0 is never. Default 0.
+        recycle_age_ms: Span,
         /// How long running jobs may go on after SIGTERM; keep it below the unit's `TimeoutStopSec`. Default 20 s.
         shutdown_grace_ms: Span,
         /// What to do about a missing layer of the sandbox: "required" refuses to work. ("reduced" is to come, and is refused for now.) Default "required". Changed by a restart only.

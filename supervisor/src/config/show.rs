@@ -82,6 +82,8 @@ impl Config {
             restart_period_ms: Some(span(settings.restart_period)),
             park_min_ms: Some(span(settings.park_min)),
             park_max_ms: Some(span(settings.park_max)),
+            recycle_jobs: Some(settings.recycle_jobs.unwrap_or(0)),
+            recycle_age_ms: Some(span(settings.recycle_age.unwrap_or_default())),
             shutdown_grace_ms: Some(span(self.grace)),
             isolation: Some(match self.isolation {
                 IsolationPolicy::Required => Isolation::Required,

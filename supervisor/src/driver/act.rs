@@ -108,6 +108,7 @@ impl Driver {
     }
 
     fn spawn(&mut self, worker: WorkerRef) {
+        self.make_room(worker.slot);
         let born = self.births.give_birth(worker);
         let seated = born
             .map_err(anyhow::Error::from)

@@ -72,6 +72,8 @@ pub enum PoolOrder {
     DrainQueued,
     /// Have so many workers.
     Resize(u16),
+    /// Replace every worker, one by one.
+    Recycle,
 }
 
 /// The answer to a release: where to hear whether the copy is accepted.

@@ -195,6 +195,20 @@ impl Driver {
                 .reason
                 .unwrap_or_else(|| "a slot proves itself again".to_owned()),
         };
+        let text = match self.pool.recycling() {
+            None => text,
+            Some(recycling) => {
+                let turn = recycling
+                    .turn
+                    .map(|slot| format!("slot {slot} is being recycled, "));
+                format!(
+                    "{text}; {}{} more are due for it, slot {} stands in",
+                    turn.unwrap_or_default(),
+                    recycling.due,
+                    recycling.spare
+                )
+            }
+        };
         let slots = self.pool.slots();
         let slots = slots.into_iter().zip(status.workers);
         PoolExplanation {

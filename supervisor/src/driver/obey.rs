@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use wpool_pool::event::{DrainScope, Event};
-use wpool_protocol::id::JobId;
+use wpool_protocol::id::{JobId, SlotId};
 use wpool_protocol::status::Submitted;
 
 use super::Driver;
@@ -51,15 +51,13 @@ impl Driver {
             Command::Status(caller, reply) => drop(reply.send(self.status(&caller))),
             Command::Order(order, reply) => {
                 tracing::info!(?order, "the pool is told");
-                if let PoolOrder::Resize(slots) = order {
-                    self.make_room(slots);
-                }
                 self.take_in(match order {
                     PoolOrder::Pause => Event::PauseRequested,
                     PoolOrder::Resume => Event::ResumeRequested,
                     PoolOrder::Drain => Event::DrainRequested(DrainScope::Running),
                     PoolOrder::DrainQueued => Event::DrainRequested(DrainScope::Queued),
                     PoolOrder::Resize(slots) => Event::ResizeRequested(slots),
+                    PoolOrder::Recycle => Event::RecycleRequested,
                 });
                 reply.send(()).unwrap_or_default();
             }
@@ -155,20 +153,19 @@ impl Driver {
         }
         let config = Arc::new(reload.config);
         if config.pool.slots != self.config.borrow().pool.slots {
-            self.make_room(config.pool.slots);
             self.take_in(Event::ResizeRequested(config.pool.slots));
         }
         let now = self.now();
         self.register.set_retention(now, config.retention);
-        self.take_in(Event::SettingsChanged(config.pool));
+        self.take_in(Event::SettingsChanged(Box::new(config.pool)));
         self.take_in(Event::TenantRulesChanged(config.tenants.clone()));
         self.config.send_replace(config);
         tracing::info!("the config was read again");
     }
 
-    /// Seats for so many slots; those that go are emptied by their workers' ends.
-    fn make_room(&mut self, slots: u16) {
-        let wanted = usize::from(slots).max(self.seats.len());
+    /// A seat for this slot; those that go are emptied by their workers' ends.
+    pub(super) fn make_room(&mut self, slot: SlotId) {
+        let wanted = (usize::from(slot.0) + 1).max(self.seats.len());
         self.seats.resize_with(wanted, || None);
         self.troubles.resize(wanted, None);
     }

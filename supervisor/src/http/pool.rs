@@ -91,6 +91,16 @@ pub(super) async fn clear(
     Ok(answer::json(StatusCode::OK, &cleared))
 }
 
+/// Replaces every worker, one by one; that goes on when this is answered.
+pub(super) async fn recycle(
+    State(shared): State<Shared>,
+    Extension(peer): Extension<Peer>,
+) -> Result<Response, Refusal> {
+    may_change(&peer)?;
+    shared.handle.order(PoolOrder::Recycle).await?;
+    answer_state(&shared, &peer).await
+}
+
 pub(super) async fn drain(
     State(shared): State<Shared>,
     Extension(peer): Extension<Peer>,

@@ -63,11 +63,11 @@ fn retry_rule(knobs: &Knobs, chance: &mut Chance) -> RetryRule {
 
 /// Something an operator would ask for, when so many jobs have been accepted.
 pub(crate) fn request(knobs: &Knobs, accepted: u64, chance: &mut Chance) -> Event {
-    match chance.up_to(9) {
+    match chance.up_to(10) {
         0 => Event::PauseRequested,
         1 => Event::DrainRequested(DrainScope::Running),
         2 => Event::DrainRequested(DrainScope::Queued),
-        3 => Event::SettingsChanged(Settings {
+        3 => Event::SettingsChanged(Box::new(Settings {
             queue_jobs: chance.between(0, 40),
             queue_bytes: chance.between(0, 3_000),
             share_period: u32::try_from(chance.between(0, 12)).unwrap_or(10),
@@ -76,13 +76,14 @@ pub(crate) fn request(knobs: &Knobs, accepted: u64, chance: &mut Chance) -> Even
             silence_max: chance.within_ms(600),
             overrun_slack: chance.within_ms(300),
             ..knobs.settings()
-        }),
+        })),
         4 => Event::TenantRulesChanged(rules(knobs, chance)),
         5 => Event::ResizeRequested(u16::try_from(chance.up_to(u64::from(SLOTS_MAX))).unwrap_or(1)),
         6 => Event::ClearRequested {
             submitted: accepted.saturating_sub(chance.up_to(3)),
             most: u32::try_from(chance.between(1, 20)).unwrap_or(1),
         },
+        7 => Event::RecycleRequested,
         _ => Event::ResumeRequested,
     }
 }

@@ -65,6 +65,10 @@ pub struct Knobs {
     pub(crate) timer_late_ms: u64,
     /// The operator asks for something about so often.
     pub(crate) operator_ms: u64,
+    /// A worker is replaced after so many jobs.
+    pub(crate) recycled_by_jobs: u64,
+    /// A worker is replaced at such an age, in ms.
+    pub(crate) recycled_by_age: u64,
     /// Whether the pool is shut down while everything goes wrong.
     pub(crate) early_shutdown: u64,
 }
@@ -110,6 +114,8 @@ impl Knobs {
             tenants_held: fault(700),
             tenants_bounded: fault(700),
             early_shutdown: fault(500),
+            recycled_by_jobs: fault(20),
+            recycled_by_age: fault(3_000),
             slots: u16::try_from(chance.between(1, 5)).unwrap_or(1),
             tenants: chance.between(1, 4),
             queue_jobs: chance.between(1, 40),
@@ -143,6 +149,7 @@ impl Knobs {
             timer_late_ms: 0,
             operator_ms: 0,
             submit_ms: 0,
+            recycled_by_age: 0,
             ..self.clone()
         }
     }
@@ -161,6 +168,9 @@ impl Knobs {
             overrun_slack: Duration::from_millis(300),
             park_max: Duration::from_secs(8),
             backoff_max: Duration::from_secs(1),
+            recycle_jobs: (self.recycled_by_jobs > 0).then_some(self.recycled_by_jobs),
+            recycle_age: (self.recycled_by_age > 0)
+                .then(|| Duration::from_millis(self.recycled_by_age)),
             ..Settings::default_for(self.slots)
         }
     }

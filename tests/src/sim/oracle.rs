@@ -30,6 +30,7 @@ macro_rules! require {
 
 mod births;
 mod jobs;
+mod recycling;
 mod seats;
 mod starts;
 
@@ -57,6 +58,7 @@ pub(crate) struct Oracle {
     /// Jobs of each tenant that were there when rules were last changed.
     tolerated_of_tenants: BTreeMap<String, u64>,
     starts: starts::Starts,
+    recycling: recycling::Recycling,
     pub(crate) summary: Summary,
 }
 
@@ -124,6 +126,7 @@ impl Oracle {
             rules: TenantRules::default(),
             tolerated_of_tenants: BTreeMap::new(),
             starts: starts::Starts::default(),
+            recycling: recycling::Recycling::default(),
             summary: Summary::default(),
         }
     }
@@ -159,15 +162,15 @@ impl Oracle {
                 self.kill_at = Some(self.kill_at.map_or(kill_at, |old| old.min(kill_at)));
             }
             Event::ResizeRequested(slots) => {
-                let before = std::mem::replace(&mut self.settings.slots, (*slots).max(1));
+                let before = self.settings.slots;
+                self.settings.slots = (*slots).max(1);
+                self.recycling.forget_beyond(self.settings.slots);
                 for slot in (before..self.settings.slots).map(SlotId) {
                     let seat = self.seats.entry(slot);
-                    let seat = seat.or_insert_with(|| seats::Seat::new(slot));
-                    if seat.is_empty() {
-                        seat.births = births::Births::default();
-                    }
+                    seat.or_insert_with(|| seats::Seat::new(slot));
                 }
             }
+            Event::RecycleRequested => self.hear_recycling(),
             Event::ClearRequested { submitted, most } => {
                 let waiting = self.jobs.values_mut();
                 let waiting = waiting.filter(|job| job.place == Place::Waiting);
@@ -181,7 +184,7 @@ impl Oracle {
                 self.starts = starts::Starts::default();
                 self.settings = Settings {
                     slots: self.settings.slots,
-                    ..*settings
+                    ..**settings
                 };
             }
             Event::TenantRulesChanged(rules) => {
@@ -191,6 +194,9 @@ impl Oracle {
             }
             Event::TimeReached => {}
         }
+        // What is due by time comes after what the event says.
+        self.recycling.was_needed = self.spare().is_some();
+        self.hear_age();
     }
 
     /// The pool asks for this.
@@ -284,7 +290,7 @@ impl Oracle {
 
     /// Whether a slot is to have a worker.
     fn is_wanted(&self, slot: SlotId) -> bool {
-        slot.0 < self.settings.slots
+        slot.0 < self.settings.slots || self.spare() == Some(slot)
     }
 
     /// Count and bytes of all jobs that have not ended.

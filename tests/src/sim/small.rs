@@ -278,6 +278,7 @@ impl Moment {
             Event::WorkerViolated(_)
             | Event::SettingsChanged(_)
             | Event::ResizeRequested(_)
+            | Event::RecycleRequested
             | Event::ClearRequested { .. }
             | Event::TenantRulesChanged(_)
             | Event::TimeReached => {}

@@ -119,7 +119,7 @@ impl World {
             | Next::Echo
             | Next::Invent => false,
         });
-        self.give(Event::SettingsChanged(self.knobs.settings()))?;
+        self.give(Event::SettingsChanged(Box::new(self.knobs.settings())))?;
         self.give(Event::ResumeRequested)?;
         self.until("every job has ended", Oracle::all_ended)?;
         let grace = self.chance.within_ms(100);
@@ -348,7 +348,7 @@ impl World {
     }
 
     fn any_slot(&mut self) -> SlotId {
-        let last = u64::from(client::SLOTS_MAX - 1);
+        let last = u64::from(client::SLOTS_MAX);
         SlotId(u16::try_from(self.chance.up_to(last)).unwrap_or(0))
     }
 
@@ -369,7 +369,8 @@ impl World {
             .map_or(0, |worker| worker.generation.0);
         let worker = match self.chance.up_to(2) {
             0 => WorkerRef {
-                slot: SlotId(client::SLOTS_MAX),
+                // The last one that there may be stands in for another.
+                slot: SlotId(client::SLOTS_MAX + 1),
                 generation: Generation(1),
             },
             1 => WorkerRef {

@@ -8,6 +8,8 @@ use wpool_tests::wpool::Daemon;
 
 pub(crate) const TESTS: &[Test] = &[
     test!(a_pool_is_resized_under_load_and_loses_nothing),
+    test!(workers_are_recycled_one_by_one_under_load),
+    test!(a_worker_is_replaced_after_its_share_of_jobs),
     test!(a_cleared_queue_tells_every_job_and_leaves_what_runs),
     test!(low_work_starts_behind_an_endless_stream_of_high),
     test!(a_small_tenant_is_done_while_a_large_one_waits),
@@ -55,6 +57,68 @@ fn a_pool_is_resized_under_load_and_loses_nothing() -> anyhow::Result<()> {
             "{said:?}"
         );
     }
+    Ok(())
+}
+
+/// How many workers take jobs or have one.
+fn up(status: &Value) -> usize {
+    let workers = status["workers"].as_array().into_iter().flatten();
+    let is_up = |worker: &&Value| worker["state"] == "idle" || worker["state"] == "busy";
+    workers.filter(is_up).count()
+}
+
+/// The generations of the first so many slots.
+fn generations(status: &Value, slots: usize) -> Vec<u64> {
+    let workers = status["workers"].as_array().into_iter().flatten();
+    let generation = |worker: &Value| worker["generation"].as_u64().unwrap_or(0);
+    workers.take(slots).map(generation).collect()
+}
+
+fn workers_are_recycled_one_by_one_under_load() -> anyhow::Result<()> {
+    let mut daemon = Daemon::start(2)?;
+    let job = json!({"command": ["sh", "-c", "sleep 0.02; echo done"]});
+    let ids: Vec<_> = (0..100)
+        .map(|_| submit(&daemon, &job))
+        .collect::<Result<_, _>>()?;
+    daemon.wait_until("both work", |daemon| Ok(up(&daemon.status()?) == 2))?;
+    let said = daemon.wpool(["pool", "recycle"])?;
+    ensure!(said.code == 0, "{said:?}");
+    daemon.wait_until("both are new, and the spare is gone", |daemon| {
+        let status = daemon.status()?;
+        ensure!(up(&status) >= 2, "too few are up: {status}");
+        let there = status["workers"].as_array().map(Vec::len);
+        Ok(generations(&status, 2) == [2, 2] && there == Some(2))
+    })?;
+    for id in &ids {
+        let outcome = outcome(&daemon, id)?;
+        ensure!(outcome["stdout"] == "done\n", "{outcome}");
+        let attempts = outcome["attempts"].as_array().map(Vec::len);
+        ensure!(attempts == Some(1), "recycling cost an attempt: {outcome}");
+    }
+    let status = daemon.status()?;
+    let crashes = |worker: &Value| worker["crashes"] != 0;
+    let workers = status["workers"].as_array().context("no workers")?;
+    ensure!(!workers.iter().any(crashes), "{status}");
+    Ok(())
+}
+
+fn a_worker_is_replaced_after_its_share_of_jobs() -> anyhow::Result<()> {
+    let mut daemon = Daemon::start_with(1, "[pool]\nrecycle_jobs = 5\n")?;
+    for _ in 0..5 {
+        let outcome = daemon.outcome_of(&json!({"command": ["true"]}))?;
+        ensure!(outcome["state"] == "succeeded", "{outcome}");
+    }
+    daemon.wait_until("its worker is a new one", |daemon| {
+        let status = daemon.status()?;
+        Ok(generations(&status, 1) == [2] && up(&status) >= 1)
+    })?;
+    // And at an age, without any job.
+    let daemon = &mut Daemon::start_with(1, "[pool]\nrecycle_age_ms = 300\n")?;
+    daemon.wait_until("its worker is a new one again and again", |daemon| {
+        Ok(generations(&daemon.status()?, 1).first() >= Some(&3))
+    })?;
+    let outcome = daemon.outcome_of(&json!({"command": ["true"]}))?;
+    ensure!(outcome["state"] == "succeeded", "{outcome}");
     Ok(())
 }
 

@@ -16,11 +16,11 @@ use crate::slot::{Phase, Slot};
 
 impl Pool {
     /// The new numbers hold from the next time they are looked at; moments that were set with the old ones stay.
-    pub(super) fn change_settings(&mut self, settings: Settings) {
+    pub(super) fn change_settings(&mut self, settings: &Settings) {
         self.admission.tolerate_present();
         self.settings = Settings {
             slots: self.settings.slots,
-            ..settings
+            ..*settings
         };
     }
 
@@ -54,10 +54,9 @@ impl Pool {
     /// Slots beyond the first `slots` end when their jobs have; those that are missing come.
     pub(super) fn resize(&mut self, slots: u16, actions: &mut Actions) {
         self.settings.slots = slots.max(1);
-        let there = u16::try_from(self.slots.len()).unwrap_or(u16::MAX);
+        self.recycling.forget_beyond(self.settings.slots);
         let has_begun = self.has_begun();
-        let missing = (there..self.settings.slots).map(|id| Slot::new(SlotId(id)));
-        self.slots.extend(missing);
+        self.add_slots(self.settings.slots);
         if !has_begun {
             return;
         }
@@ -72,6 +71,13 @@ impl Pool {
                 (false, _) => self.close_slot(id, KillReason::Shrunk, actions),
             }
         }
+    }
+
+    /// Makes sure that there are so many slots at least.
+    pub(super) fn add_slots(&mut self, slots: u16) {
+        let there = u16::try_from(self.slots.len()).unwrap_or(u16::MAX);
+        let missing = (there..slots).map(|id| Slot::new(SlotId(id)));
+        self.slots.extend(missing);
     }
 
     /// Ends the oldest jobs that wait.
@@ -120,7 +126,7 @@ impl Pool {
     }
 
     /// A slot that is not to have a worker any more: a job in it may end.
-    fn close_slot(&mut self, id: SlotId, reason: KillReason, actions: &mut Actions) {
+    pub(super) fn close_slot(&mut self, id: SlotId, reason: KillReason, actions: &mut Actions) {
         match self.slot(id).phase {
             Phase::Vacant | Phase::Parked { .. } => self.enter(id, Phase::Closed),
             // It may not have got so far as to understand an order to retire.

@@ -66,6 +66,7 @@ impl Pool {
             }
             None => false,
         };
+        self.set_recycle_at(id, None);
         let time = run.map_or(Duration::ZERO, |run| self.now.since(run.began));
         self.change(id, |slot| {
             slot.crashes += u64::from(crashed);

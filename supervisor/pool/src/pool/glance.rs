@@ -15,7 +15,7 @@ use crate::job::{Acceptance, Stage};
 use crate::pool::Pool;
 use crate::restart::BreakerState;
 use crate::slot::{Phase, Slot};
-use crate::view::{Dropped, JobPlace, JobView, PoolView, SlotView};
+use crate::view::{Dropped, JobPlace, JobView, PoolView, RecyclingView, SlotView};
 
 /// Waiting jobs above which the queue is filling.
 const FILLING_ABOVE: u64 = 50;
@@ -42,6 +42,16 @@ impl Pool {
             slot.worker.slot.0 < self.settings.slots || !matches!(slot.phase, Phase::Closed)
         };
         self.slots.iter().filter(there).map(Slot::view).collect()
+    }
+
+    /// What is to be replaced as planned, if anything is.
+    pub fn recycling(&self) -> Option<RecyclingView> {
+        let due = self.recycling.due().count();
+        self.recycling.is_under_way().then(|| RecyclingView {
+            turn: self.recycling.turn(),
+            due: u16::try_from(due).unwrap_or(u16::MAX),
+            spare: self.spare(),
+        })
     }
 
     /// A job that has not ended.

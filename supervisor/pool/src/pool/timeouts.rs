@@ -13,6 +13,7 @@ impl Pool {
         while let Some(alarm) = self.alarms.take_due(self.now) {
             match alarm {
                 Alarm::Slot(id) => self.wake_slot(id, actions),
+                Alarm::Age(id) => self.end_age(id),
                 Alarm::Promote(id) => self.promote(id),
                 Alarm::Expire(id) => self.expire(id, actions),
                 Alarm::Grace => self.end_grace(actions),

@@ -40,6 +40,7 @@ impl Pool {
     }
 
     pub(super) fn spawn(&mut self, id: SlotId, actions: &mut Actions) {
+        self.begin_worker(id);
         let ready_by = later(self.now, self.settings.ready_within);
         self.enter(id, Phase::Starting { ready_by });
         actions.push(Action::Spawn(self.slot(id).worker));
@@ -47,6 +48,7 @@ impl Pool {
 
     fn settle(&mut self, id: SlotId) {
         self.change(id, |slot| slot.breaker.ready());
+        self.begin_age(id);
         self.enter(id, Phase::Idle(Settled::At(self.now.after(SETTLED_AFTER))));
     }
 
@@ -111,6 +113,7 @@ impl Pool {
                     slot.jobs_done += 1;
                     slot.breaker.prove();
                 });
+                self.count_job(id);
                 if self.keeps(id) {
                     self.enter(id, Phase::Idle(Settled::Proved));
                 } else {

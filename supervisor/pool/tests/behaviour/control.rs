@@ -147,7 +147,7 @@ fn new_settings_hold_from_now_on_and_do_not_change_the_slots() {
         queue_jobs: 0,
         ..Settings::default_for(8)
     };
-    story.on(Event::SettingsChanged(settings));
+    story.on(Event::SettingsChanged(Box::new(settings)));
     assert_eq!(story.pool.slots().len(), 1);
     let actions = story.submit(job(1));
     assert!(

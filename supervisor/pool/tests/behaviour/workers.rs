@@ -159,3 +159,60 @@ fn a_slot_that_can_build_no_box_is_parked_before_it_burns_the_whole_queue() {
     });
     assert_eq!(births, 5);
 }
+
+#[test]
+fn a_worker_is_recycled_when_it_is_idle_and_another_stands_in() {
+    let mut story = Story::with_workers(1);
+    let run = story.run(job(1), worker(0, 1));
+    let spare = [Action::Spawn(worker(1, 1))];
+    assert_eq!(story.on(Event::RecycleRequested), spare);
+    assert_eq!(story.on(Event::WorkerReady(worker(1, 1))), [], "it is busy");
+    let actions = story.end(worker(0, 1), run, JobEnd::Succeeded);
+    assert!(
+        actions.contains(&Action::Retire(worker(0, 1))),
+        "{actions:?}"
+    );
+    let stands_in = story.run(job(2), worker(1, 1));
+    let next = [Action::Spawn(worker(0, 2))];
+    assert_eq!(story.on(Event::WorkerExited(worker(0, 1))), next);
+    assert_eq!(story.on(Event::WorkerReady(worker(0, 2))), []);
+    let actions = story.end(worker(1, 1), stands_in, JobEnd::Succeeded);
+    assert!(
+        actions.contains(&Action::Retire(worker(1, 1))),
+        "{actions:?}"
+    );
+    assert_eq!(story.on(Event::WorkerExited(worker(1, 1))), []);
+    assert_eq!(story.pool.slots().len(), 1);
+    assert_eq!(story.pool.slots()[0].crashes, 0);
+}
+
+#[test]
+fn a_worker_is_recycled_after_its_jobs_and_at_its_age() {
+    let mut story = Story::new(Settings {
+        recycle_jobs: Some(2),
+        recycle_age: Some(Duration::from_mins(1)),
+        ..Settings::default_for(1)
+    });
+    story.on(Event::TimeReached);
+    story.on(Event::WorkerReady(worker(0, 1)));
+    let first = story.run(job(1), worker(0, 1));
+    let spare = Action::Spawn(worker(1, 1));
+    let actions = story.end(worker(0, 1), first, JobEnd::Succeeded);
+    assert!(!actions.contains(&spare), "{actions:?}");
+    let second = story.run(job(2), worker(0, 1));
+    let actions = story.end(worker(0, 1), second, JobEnd::Failed);
+    assert!(actions.contains(&spare), "{actions:?}");
+    for event in [
+        Event::WorkerReady(worker(1, 1)),
+        Event::WorkerExited(worker(0, 1)),
+        Event::WorkerReady(worker(0, 2)),
+        Event::WorkerExited(worker(1, 1)),
+    ] {
+        story.on(event);
+    }
+    // The new one does nothing, and an idle pool sleeps until it is old.
+    let born = story.now;
+    let actions = story.on_deadline();
+    assert_eq!(actions, [Action::Spawn(worker(1, 2))]);
+    assert_eq!(story.now, born + Duration::from_mins(1));
+}

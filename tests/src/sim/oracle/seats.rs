@@ -6,6 +6,7 @@ use wpool_pool::time::Instant;
 use wpool_protocol::id::{AttemptRef, Generation, SlotId, WorkerRef};
 
 use crate::sim::oracle::births::Births;
+use crate::sim::oracle::recycling::Wear;
 use crate::sim::oracle::{JobFile, Oracle, Place, Verdict};
 use crate::sim::process::Reality;
 
@@ -20,6 +21,7 @@ pub(super) struct Seat {
     /// How long jobs have run here, in nanoseconds.
     pub(super) worked: u128,
     pub(super) births: Births,
+    pub(super) wear: Wear,
 }
 
 /// What sits in a slot.
@@ -80,6 +82,7 @@ impl Seat {
             must_kill: None,
             worked: 0,
             births: Births::default(),
+            wear: Wear::default(),
         }
     }
 
@@ -140,6 +143,8 @@ impl Oracle {
             (Event::WorkerReady(_), state @ Seated::Booting { .. }) => {
                 *state = Seated::Free;
                 seat.births.ready(now);
+                seat.wear.old_at = settings.recycle_age.map(|age| by(now, age));
+                self.recycling.up(worker.slot);
             }
             (
                 Event::WorkerViolated(_),
@@ -179,6 +184,7 @@ impl Oracle {
         } else {
             seat.state = Seated::Free;
             seat.worked += now.since(run.began).as_nanos();
+            self.hear_worn(worker.slot);
             let attempt = run.attempt;
             if let Some(job) = self.jobs.get_mut(&attempt.job) {
                 let stopped = run.stop_by.is_some();
@@ -194,6 +200,7 @@ impl Oracle {
 
     fn hear_death(&mut self, worker: WorkerRef) {
         let now = self.now;
+        let is_wanted = self.is_wanted(worker.slot);
         let Some(seat) = self.seats.get_mut(&worker.slot) else {
             return;
         };
@@ -205,8 +212,12 @@ impl Oracle {
             }
         };
         seat.births.death(now, lost);
+        if !is_wanted {
+            seat.births = Births::default();
+        }
         seat.state = Seated::Nobody;
         seat.must_kill = None;
+        seat.wear = Wear::default();
         if let Some((attempt, began)) = run {
             seat.worked += now.since(began).as_nanos();
             if let Some(job) = self.jobs.get_mut(&attempt.job) {
@@ -247,10 +258,9 @@ impl Oracle {
             self.is_wanted(worker.slot),
             "{worker} is born in a slot that is to go"
         );
-        let seat = self
-            .seats
-            .get_mut(&worker.slot)
-            .ok_or_else(|| format!("there is no slot of {worker}"))?;
+        self.recycling.born(worker.slot);
+        let seat = self.seats.entry(worker.slot);
+        let seat = seat.or_insert_with(|| Seat::new(worker.slot));
         let next = Generation(seat.worker.generation.0 + 1);
         require!(
             seat.is_empty() && worker.generation == next,
@@ -317,7 +327,7 @@ impl Oracle {
 
     pub(super) fn judge_kill(&mut self, worker: WorkerRef, reason: KillReason) -> Verdict {
         let (now, kill_at) = (self.now, self.kill_at);
-        let wanted = self.is_wanted(worker.slot);
+        let may_go = self.may_go(worker.slot);
         let seat = self.seat(worker)?;
         let run = match seat.state {
             Seated::Busy(run) => Some((run.attempt, run.began)),
@@ -331,7 +341,7 @@ impl Oracle {
         let justified = seat.must_kill == Some(reason)
             || seat.overdue(now) == Some(reason)
             || (reason == KillReason::Shutdown && by_shutdown)
-            || (reason == KillReason::Shrunk && !wanted && booting);
+            || (reason == KillReason::Shrunk && may_go && booting);
         require!(justified, "{worker} is killed for {reason:?}: {seat:?}");
         seat.must_kill = None;
         seat.births.kill(now, reason);
@@ -341,10 +351,9 @@ impl Oracle {
     }
 
     pub(super) fn judge_retire(&mut self, worker: WorkerRef) -> Verdict {
-        require!(
-            self.kill_at.is_some() || !self.is_wanted(worker.slot),
-            "{worker} is retired without need"
-        );
+        if self.kill_at.is_none() && !self.may_go(worker.slot) {
+            self.judge_recycling(worker.slot)?;
+        }
         let by = by(self.now, self.settings.silence_max);
         let seat = self.seat(worker)?;
         require!(
@@ -360,12 +369,17 @@ impl Oracle {
     /// Whoever must be killed has been, whoever must be asked or told to stop has been.
     pub(super) fn settle_seats(&mut self) -> Verdict {
         let grace_over = self.kill_at.is_some_and(|at| at <= self.now);
-        let wanted = self.settings.slots;
+        self.settle_recycling()?;
+        let (wanted, spare) = (self.settings.slots, self.spare());
         for seat in self.seats.values_mut() {
             let worker = seat.worker;
-            let keeps = self.kill_at.is_none() && worker.slot.0 < wanted;
-            if keeps && seat.is_empty() {
-                seat.births.settle(worker, self.now, &self.settings)?;
+            let is_wanted = worker.slot.0 < wanted || spare == Some(worker.slot);
+            let keeps = self.kill_at.is_none() && is_wanted;
+            match (keeps, seat.is_empty()) {
+                (true, true) => seat.births.settle(worker, self.now, &self.settings)?,
+                // Should it be wanted again, then what once parked it was another time.
+                (false, true) => seat.births = Births::default(),
+                (_, false) => {}
             }
             require!(
                 seat.must_kill.is_none() && seat.overdue(self.now).is_none(),
