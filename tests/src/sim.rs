@@ -30,12 +30,14 @@ mod oracle;
 mod agenda;
 mod chance;
 mod client;
+mod coverage;
 mod knobs;
 mod process;
 mod recorder;
 pub mod small;
 mod world;
 
+pub use coverage::{Coverage, UNREACHABLE};
 pub use knobs::Knobs;
 
 /// Runs the world of `seed` through about `events` events with faults, and then to its end.
@@ -84,6 +86,8 @@ pub struct Summary {
     pub parked: u64,
     /// Events that the pool dropped.
     pub dropped: u64,
+    /// Words of workers, by the state of their slots.
+    pub coverage: Coverage,
 }
 
 impl Summary {
@@ -106,6 +110,7 @@ impl Summary {
         self.recycled += other.recycled;
         self.parked += other.parked;
         self.dropped += other.dropped;
+        self.coverage.add(&other.coverage);
     }
 }
 

@@ -9,7 +9,7 @@
 //! ```
 
 use wpool_tests::sim::small::{self, Operator, Size};
-use wpool_tests::sim::{self, Knobs, Summary};
+use wpool_tests::sim::{self, Knobs, Summary, UNREACHABLE};
 
 /// Events with faults in each world.
 const EVENTS_EACH: u64 = 2_000;
@@ -40,11 +40,25 @@ fn worlds_keep_their_promises() {
         Some(seed) => (seed, number_from_env("WPOOL_SIM_EVENTS").unwrap_or(1)),
         None => (0, WORLDS * EVENTS_EACH),
     };
+    let end = first + events.div_ceil(EVENTS_EACH);
+    let threads = std::thread::available_parallelism().unwrap().get();
+    let sums = std::thread::scope(|scope| {
+        let live = |thread| {
+            let mut sum = Summary::default();
+            for seed in (first..end).skip(thread).step_by(threads) {
+                live_through(seed, EVENTS_EACH, &mut sum);
+            }
+            sum
+        };
+        let running: Vec<_> = (0..threads).map(|n| scope.spawn(move || live(n))).collect();
+        let ended = running.into_iter().map(std::thread::ScopedJoinHandle::join);
+        ended.collect::<Result<Vec<_>, _>>()
+    });
     let mut sum = Summary::default();
-    for seed in (first..).take(usize::try_from(events.div_ceil(EVENTS_EACH)).unwrap()) {
-        live_through(seed, EVENTS_EACH, &mut sum);
+    for of_thread in sums.expect("a world broke a promise") {
+        sum.add(&of_thread);
     }
-    println!("{sum:?}");
+    println!("{sum:?}\n{}", sum.coverage);
     if number_from_env("WPOOL_SIM_SEED").is_none() {
         assert_every_end_was_seen(&sum);
     }
@@ -70,6 +84,7 @@ fn assert_every_end_was_seen(sum: &Summary) {
         recycled,
         parked,
         dropped,
+        coverage,
     } = *sum;
     let ends = reported + cancelled + cleared + expired + quarantined + overran + shut_down;
     assert_eq!(submitted, refused + ends, "every job has one end");
@@ -92,6 +107,14 @@ fn assert_every_end_was_seen(sum: &Summary) {
     ] {
         assert!(seen >= 50, "{name} was seen only {seen} times");
     }
+    let mut unseen = coverage.unseen();
+    unseen.retain(|(state, word)| {
+        let reason = UNREACHABLE
+            .iter()
+            .find(|cell| (cell.0, cell.1) == (*state, *word));
+        reason.is_none()
+    });
+    assert_eq!(unseen, [], "words that never came, by state:\n{coverage}");
 }
 
 #[test]

@@ -363,6 +363,15 @@ impl World {
             let attempt = AttemptRef { attempt, ..run };
             return Event::JobEnded(worker, attempt, JobEnd::Succeeded);
         }
+        if let Some(worker) = self.processes.present(slot)
+            && self.chance.permille(200)
+        {
+            // A worker that says what it may not, whatever it does.
+            return match self.chance.up_to(1) {
+                0 => Event::WorkerViolated(worker),
+                _ => Event::PingAnswered(worker, self.chance.up_to(9)),
+            };
+        }
         let present = self
             .processes
             .present(slot)

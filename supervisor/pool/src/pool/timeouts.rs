@@ -35,6 +35,8 @@ impl Pool {
                 Due::Nothing => {}
             },
             Phase::Retiring { .. } => self.kill(id, KillReason::RetireIgnored, actions),
+            // The spare's, when nothing is due any more.
+            Phase::Parked { .. } if !self.keeps(id) => self.enter(id, Phase::Closed),
             Phase::Parked { .. } => {
                 self.change(id, |slot| slot.breaker.probe());
                 self.spawn(id, actions);

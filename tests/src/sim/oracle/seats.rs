@@ -90,6 +90,32 @@ impl Seat {
         matches!(self.state, Seated::Nobody)
     }
 
+    /// The state that an event of its worker meets; none if it is about a run that is not there.
+    const fn shown(&self, event: &Event) -> Option<&'static str> {
+        let run = match self.state {
+            Seated::Busy(run) => Some(run.attempt),
+            Seated::Killed(_, Some((attempt, _))) => Some(attempt),
+            _ => None,
+        };
+        if let (Event::JobStarted(_, named) | Event::JobEnded(_, named, _), run) = (event, run) {
+            match run {
+                Some(run)
+                    if run.job.0 == named.job.0 && run.attempt.0.get() == named.attempt.0.get() => {
+                }
+                _ => return None,
+            }
+        }
+        match self.state {
+            Seated::Nobody => None,
+            Seated::Booting { .. } => Some("starting"),
+            Seated::Free => Some("idle"),
+            Seated::Busy(run) if run.start_by.is_some() => Some("loading"),
+            Seated::Busy(_) => Some("running"),
+            Seated::Killed(..) => Some("ending"),
+            Seated::Retiring { .. } => Some("retiring"),
+        }
+    }
+
     /// Why it may be killed now, by what was not heard in time.
     fn overdue(&self, now: Instant) -> Option<KillReason> {
         let due = |by: Option<Instant>| by.is_some_and(|by| by <= now);
@@ -129,6 +155,9 @@ impl Oracle {
         };
         if seat.worker != worker {
             return;
+        }
+        if let Some(state) = seat.shown(event) {
+            self.summary.coverage.see(state, event);
         }
         match (event, &mut seat.state) {
             (Event::SpawnFailed(_), Seated::Booting { .. } | Seated::Killed(..))

@@ -84,6 +84,8 @@ impl Oracle {
     /// The job is the first of its tenant, no class has been passed over for too long, and no tenant is ahead of another.
     fn judge_order(&mut self, worker: WorkerRef, id: JobId) -> Verdict {
         let new = self.file(id)?.new.clone();
+        // Somebody's last job may have expired or been cleared away by this very event.
+        self.take_stock();
         let key = (new.priority, new.tenant.clone());
         let heads = self.heads();
         require!(
