@@ -18,6 +18,7 @@
 //!
 //! Whatever the pool does not decide by: commands, outputs, pids, who waits for which job.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -55,7 +56,7 @@ pub struct Pool {
     pub(crate) settings: Settings,
     pub(crate) now: Instant,
     pub(crate) course: Course,
-    pub(crate) jobs: BTreeMap<JobId, Job>,
+    pub(crate) jobs: BTreeMap<JobId, Box<Job>>,
     /// Jobs submitted so far: the next one's arrival.
     pub(crate) arrivals: u64,
     pub(crate) slots: Vec<Slot>,

@@ -8,6 +8,7 @@
 //! - [`Snapshot::VERSION`] is raised with every change of what is in it or of what it means.
 //! - A snapshot comes from outside: nothing is restored from it that breaks an invariant.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -85,7 +86,7 @@ impl Pool {
             settings: self.settings,
             now: self.now,
             course: self.course,
-            jobs: self.jobs.values().cloned().collect(),
+            jobs: self.jobs.values().map(|job| Job::clone(job)).collect(),
             arrivals: self.arrivals,
             standing: self.queue.standing(),
             tenants: self.tenants.clone(),
@@ -118,7 +119,8 @@ impl Pool {
             return Err(RestoreError::Torn { what: "slots" });
         }
         let count = snapshot.jobs.len();
-        let jobs: BTreeMap<_, _> = snapshot.jobs.into_iter().map(|job| (job.id, job)).collect();
+        let jobs = snapshot.jobs.into_iter();
+        let jobs: BTreeMap<_, _> = jobs.map(|job| (job.id, Box::new(job))).collect();
         if jobs.len() != count {
             return Err(RestoreError::Torn { what: "jobs" });
         }

@@ -1,10 +1,14 @@
 //! What an operator does to a pool at work: resize, clear, and what tenants may take.
 
-use anyhow::{Context as _, ensure};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail, ensure};
 use serde_json::{Value, json};
 use wpool_tests::test;
 use wpool_tests::trial::Test;
-use wpool_tests::wpool::Daemon;
+use wpool_tests::wpool::{Daemon, feed};
 
 pub(crate) const TESTS: &[Test] = &[
     test!(a_pool_is_resized_under_load_and_loses_nothing),
@@ -13,6 +17,8 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_cleared_queue_tells_every_job_and_leaves_what_runs),
     test!(low_work_starts_behind_an_endless_stream_of_high),
     test!(a_small_tenant_is_done_while_a_large_one_waits),
+    test!(three_to_one_is_three_to_one),
+    test!(limits_hold_while_sixteen_clients_push),
     test!(a_tenant_takes_no_more_than_it_may),
     test!(a_job_is_tried_again_as_it_asks, "python3"),
 ];
@@ -206,6 +212,109 @@ fn a_small_tenant_is_done_while_a_large_one_waits() -> anyhow::Result<()> {
     // 1 : 1 : 3 as long as all three wait.
     let shares = ["large", "small", "heavy"].map(|tenant| among(50, tenant));
     ensure!(shares == [10, 10, 30], "{shares:?} of {order:?}");
+    Ok(())
+}
+
+fn three_to_one_is_three_to_one() -> anyhow::Result<()> {
+    const STARTS: u64 = 1_000;
+    let config = "[tenant.heavy]\nweight = 3\n[tenant.light]\nweight = 1\n";
+    let mut daemon = Daemon::start_with(1, config)?;
+    ensure!(daemon.wpool(["pool", "pause"])?.code == 0);
+    let line = |tenant: &str| format!("{{\"command\": [\"true\"], \"tenant\": \"{tenant}\"}}\n");
+    // More than can start: both wait throughout.
+    let jobs = line("heavy").repeat(900) + &line("light").repeat(400);
+    let batch = feed(daemon.client(["submit", "--batch", "-"]), jobs.as_bytes())?;
+    ensure!(batch.code == 0, "{batch:?}");
+    ensure!(daemon.wpool(["pool", "resume"])?.code == 0);
+    daemon.wait_until("a thousand have started", |daemon| {
+        Ok(daemon.status()?["completed"].as_u64() >= Some(STARTS))
+    })?;
+    ensure!(daemon.wpool(["pool", "pause"])?.code == 0);
+    let ended = |tenant: &str| -> anyhow::Result<f64> {
+        let path = format!("/v1/jobs?state=succeeded&tenant={tenant}&limit=1000");
+        let jobs = daemon.get(&path)?.json()?;
+        let count = jobs["jobs"].as_array().map_or(0, Vec::len);
+        Ok(f64::from(u32::try_from(count)?))
+    };
+    let (heavy, light) = (ended("heavy")?, ended("light")?);
+    ensure!(
+        heavy < 900.0 && light < 400.0,
+        "too late: {heavy} and {light}"
+    );
+    ensure!(
+        (2.85..=3.15).contains(&(heavy / light)),
+        "{heavy} to {light}"
+    );
+    Ok(())
+}
+
+/// One client that hands in jobs until so many of its own are accepted, and does as it is told when one is refused.
+fn push(daemon: &Daemon, tenant: &str, jobs: usize) -> anyhow::Result<(Vec<String>, Vec<Value>)> {
+    let job = json!({"command": ["true"], "tenant": tenant, "stdin": "x".repeat(20_000)});
+    let (mut accepted, mut refusals) = (Vec::new(), Vec::new());
+    while accepted.len() < jobs {
+        let answer = daemon.post("/v1/jobs", &job)?;
+        let said = answer.json()?;
+        match answer.status {
+            201 => accepted.push(said["id"].as_str().context("no id")?.to_owned()),
+            429 => {
+                let wait = said["retry_after_ms"]
+                    .as_u64()
+                    .context("no retry_after_ms")?;
+                // What a client that obeys does.
+                std::thread::sleep(Duration::from_millis(wait));
+                refusals.push(said);
+            }
+            _ => bail!("{answer:?}"),
+        }
+    }
+    Ok((accepted, refusals))
+}
+
+fn limits_hold_while_sixteen_clients_push() -> anyhow::Result<()> {
+    // Some are held up by the count, some by the bytes, and one tenant by its own limit.
+    let config =
+        "[pool]\nqueue_jobs = 40\nqueue_bytes = \"700K\"\n[tenant.small]\nqueue_jobs = 3\n";
+    let daemon = Daemon::start_with(2, config)?;
+    let done = AtomicBool::new(false);
+    let (seen, pushed) = std::thread::scope(|scope| {
+        let onlooker = scope.spawn(|| {
+            let mut most = 0;
+            while !done.load(Ordering::Relaxed) {
+                let status = daemon.status()?;
+                let there = [&status["active"], &status["queued"]["total"]];
+                most = most.max(there.iter().filter_map(|count| count.as_u64()).sum());
+            }
+            anyhow::Ok(most)
+        });
+        let clients: Vec<_> = (0..16)
+            .map(|n| {
+                let tenant = if n % 4 == 0 { "small" } else { "large" };
+                let daemon = &daemon;
+                scope.spawn(move || push(daemon, tenant, 25))
+            })
+            .collect();
+        let pushed: Vec<_> = clients.into_iter().map(|client| client.join()).collect();
+        done.store(true, Ordering::Relaxed);
+        (onlooker.join(), pushed)
+    });
+    let most = seen.map_err(|_| anyhow!("the onlooker panicked"))??;
+    ensure!(most <= 40, "{most} jobs were there at one time");
+    let mut limits = BTreeMap::new();
+    for client in pushed {
+        let (accepted, refusals) = client.map_err(|_| anyhow!("a client panicked"))??;
+        for id in accepted {
+            let outcome = outcome(&daemon, &id)?;
+            ensure!(outcome["state"] == "succeeded", "{outcome}");
+        }
+        for refusal in refusals {
+            let limit = refusal["limit"].as_str().context("no limit")?.to_owned();
+            *limits.entry(limit).or_insert(0) = refusal["allowed"].as_u64().unwrap_or(0);
+        }
+    }
+    let named = [("queue_bytes", 700 << 10), ("tenant.queue_jobs", 3)];
+    let named = named.map(|(limit, allowed)| (limit.to_owned(), allowed));
+    ensure!(limits == BTreeMap::from(named), "{limits:?}");
     Ok(())
 }
 

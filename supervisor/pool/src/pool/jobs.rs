@@ -5,6 +5,8 @@
 //! - A job's end is decided once; what comes after it is dropped.
 //! - A place in the queue is reserved at admission and given back at the recorded end, whatever happens between.
 
+use alloc::boxed::Box;
+
 use wpool_protocol::id::{JobId, SlotId};
 
 use crate::action::{Action, Actions, Conclusion, Record, RecordId, Refusal};
@@ -42,8 +44,8 @@ impl Pool {
             .map(|within| later(self.now.after(within), core::time::Duration::ZERO));
         let arrival = self.arrivals;
         self.arrivals += 1;
-        self.jobs
-            .insert(id, Job::new(new, tenant, arrival, stage, expire_at));
+        let job = Job::new(new, tenant, arrival, stage, expire_at);
+        self.jobs.insert(id, Box::new(job));
         self.index_job(id);
         if let Some(at) = expire_at {
             self.alarms.set(at, Alarm::Expire(id));
