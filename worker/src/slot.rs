@@ -57,6 +57,11 @@ impl Slot {
             None => None,
         };
         let cgroup = setup.cgroup.map(take).transpose()?;
+        let accounting = if cgroup.is_some() {
+            Accounting::Cgroup
+        } else {
+            Accounting::Sampling
+        };
         // Looked at and copied while the host's root is still there.
         let layout = Layout::look();
         let mounts = profile_mounts(&setup.profiles)?;
@@ -64,16 +69,14 @@ impl Slot {
             mounts,
             files: None,
         };
-        apply::apply(&plan::slot::plan(&layout, &setup.profiles), &detached)
-            .map_err(|error| layers::refused_step(&error))?;
+        apply::apply(
+            &plan::slot::plan(&layout, &setup.profiles, accounting),
+            &detached,
+        )
+        .map_err(|error| layers::refused_step(&error))?;
         let proc = File::open("/proc")
             .map_err(|error| layers::refused("pid", "open its own /proc", &error))?;
         pin(&setup.cores)?;
-        let accounting = if cgroup.is_some() {
-            Accounting::Cgroup
-        } else {
-            Accounting::Sampling
-        };
         let job_plans = (0u16..)
             .zip(&setup.profiles)
             .map(|(index, _)| plan::job::plan(&layout, &plan::slot::template(index)))

@@ -15,7 +15,8 @@
 //! | huge pages: 8 MiB per ms instead of 3 | switched off for the job (`PR_SET_THP_DISABLE`) |
 //! | CPU time of children that live a few ms and that nobody waits for | the wall time: `timeout_ms × cpus` |
 //! | more memory than the limit between two looks | nothing; some MiB per ms since the last look, 5 to 100 ms ago |
-//! | all of a tree that is too large and too busy to be looked at in half a second | its wall time |
+//! | shared memory without a file (`MAP_SHARED` with `MAP_ANONYMOUS`, `/dev/zero`): what is unmapped of it stays | the first is refused (`EPERM`), the second is `/dev/full`, which reads the same and cannot be mapped |
+//! | all of a tree that is too large and too busy to be looked at in seconds | three such looks in a row end it for its memory, if the upper bound is above the limit; else its wall time |
 //! | calls that a limit makes fail | what lasts is seen: for half of the time since the start, or for 100 ms (descriptors: 250 ms); or, of processes and disk, to the end |
 //!
 //! Therefore the outcome says `measured_by: sampling`.
@@ -23,7 +24,7 @@
 //! # Invariants
 //!
 //! - What is shared counts once: no tree is ended, and no peak told, for pages that it does not hold.
-//! - No figure is taken from the job or from its init.
+//! - No figure is taken from the job; from its init only what the kernel tells it (`Remains`).
 //! - A job that cannot be watched is not left alone: [`Watch::look`] fails, and its caller ends the job.
 //!
 //! Not here: wall time, file size and kept output, which need no look at processes.
@@ -80,6 +81,8 @@ pub struct Remains {
 pub struct Watch {
     started: Instant,
     next_look: Duration,
+    /// Looks in a row that were given up.
+    late: u32,
     source: Source,
 }
 
@@ -97,6 +100,7 @@ impl Watch {
         Self {
             started,
             next_look: sampler.first_look(),
+            late: 0,
             source: Source::Sampling(Box::new(Sampling {
                 init_resident_max_bytes: None,
                 tree,
@@ -123,6 +127,7 @@ impl Watch {
         Ok(Self {
             started,
             next_look: watch.next_look(),
+            late: 0,
             source: Source::Cgroup(Box::new(watch)),
         })
     }
@@ -152,7 +157,8 @@ impl Watch {
         if now < self.next_look {
             return Ok(None);
         }
-        let most = Instant::now() + ROUND_MAX;
+        // Whoever could not be looked at in time has longer, but the worker must not be silent for too long.
+        let most = Instant::now() + ROUND_MAX * 2u32.pow(self.late.min(2));
         let until = until.map_or(most, |until| until.min(most));
         match &mut self.source {
             Source::Cgroup(watch) => {
@@ -162,13 +168,16 @@ impl Watch {
             }
             Source::Sampling(sampling) => match sampling.round(self.started, until) {
                 Ok(Ok(next)) => {
+                    self.late = 0;
                     self.next_look = next;
                     Ok(None)
                 }
                 Ok(Err(excess)) => Ok(Some(excess)),
                 Err(error) if error.is_late() => {
-                    self.next_look = self.started.elapsed() + ROUND_MAX;
-                    Ok(None)
+                    self.late += 1;
+                    let now = self.started.elapsed();
+                    self.next_look = now + ROUND_MAX;
+                    Ok(sampling.sampler.late(now))
                 }
                 Err(error) => Err(error.into()),
             },

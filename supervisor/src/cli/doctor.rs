@@ -7,6 +7,7 @@ use wpool_protocol::outcome::{Identity, IsolationLevel};
 use wpool_protocol::wire::{LayerReport, LayerState, ProfileSetup, Ready, Refused};
 use wpool_worker::plan;
 use wpool_worker::plan::host::Layout;
+use wpool_worker::seccomp::Accounting;
 
 use super::config::SourceArgs;
 use super::host::{self, Fact};
@@ -175,7 +176,8 @@ impl Plan {
         };
         let texts = |steps: Vec<plan::Step>| steps.iter().map(ToString::to_string).collect();
         Self {
-            worker: texts(plan::slot::plan(&layout, &[default])),
+            // As `wpool run` builds it.
+            worker: texts(plan::slot::plan(&layout, &[default], Accounting::Sampling)),
             job: texts(plan::job::plan(&layout, &plan::slot::template(0))),
             lockdown: plan::LOCKDOWN.iter().map(ToString::to_string).collect(),
         }

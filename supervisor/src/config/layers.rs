@@ -1,9 +1,11 @@
 //! Where the config comes from, and which word of it is the last.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use toml_edit::de::Error as TomlError;
 
 use super::raw::RawConfig;
@@ -53,7 +55,7 @@ pub fn load(source: &Source) -> Result<Config, ConfigError> {
 ///
 /// [`ConfigError`] is one line that names the file and the line.
 pub fn read(path: &Path) -> Result<RawConfig, ConfigError> {
-    let text = fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+    let text = text_of(path).map_err(|source| ConfigError::Unreadable {
         path: path.to_owned(),
         source,
     })?;
@@ -172,6 +174,26 @@ fn key_at(text: &str, line: usize) -> Option<String> {
 
 fn one_line(text: &str) -> String {
     text.trim().replace('\n', "; ")
+}
+
+/// Bytes of a config, at most.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// The text of a config: of a regular file that is not huge. Anything else could keep whoever reads it waiting for ever.
+fn text_of(path: &Path) -> io::Result<String> {
+    let refuse = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    // O_NONBLOCK: a pipe would be waited for.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return refuse("it is no regular file");
+    }
+    let mut text = String::new();
+    file.take(BYTES_MAX + 1).read_to_string(&mut text)?;
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > BYTES_MAX {
+        return refuse("it is larger than 1 MiB");
+    }
+    Ok(text)
 }
 
 #[cfg(test)]

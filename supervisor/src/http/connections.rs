@@ -4,7 +4,8 @@
 //!
 //! - Never more than `connections_max` in all and `connections_per_peer_max` of one user.
 //! - Whoever idles makes room for whoever comes: first the user's own connection that has idled longest, and when all
-//!   are taken that of anybody. A request that is being answered is never cut off for another.
+//!   are taken that of anybody. A request that is being answered is never cut off for another; one whose body has not come whole
+//!   idles from its last piece on.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,6 +54,13 @@ pub(super) struct Place {
 /// A request that is being answered, for as long as this lives.
 #[derive(Debug)]
 pub(super) struct Busy {
+    id: u64,
+    connections: Connections,
+}
+
+/// A body that is still to come, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Receiving {
     id: u64,
     connections: Connections,
 }
@@ -169,6 +177,31 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Something is asked on the connection, whose body is still to come.
+    pub(super) fn receiving(&self) -> (Busy, Receiving) {
+        let busy = self.busy();
+        let receiving = Receiving {
+            id: self.id,
+            connections: self.connections.clone(),
+        };
+        receiving.got_some();
+        (busy, receiving)
+    }
+}
+
+impl Receiving {
+    /// A piece of the body has come.
+    pub(super) fn got_some(&self) {
+        self.connections.set_idle(self.id, Some(Instant::now()));
+    }
+
+    /// All of the body has come.
+    pub(super) fn got_all(&self) {
+        self.connections.set_idle(self.id, None);
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
         self.connections.set_idle(self.id, Some(Instant::now()));
@@ -228,6 +261,20 @@ mod tests {
         drop(busy);
         assert!(connections.take_place(1, &bounds).is_ok());
         assert!(is_evicted(&first) != is_evicted(&second));
+    }
+
+    #[test]
+    fn half_a_request_makes_room_and_a_whole_one_does_not() {
+        let connections = Connections::new();
+        let bounds = bounds(9, 2);
+        let first = connections.take_place(1, &bounds).unwrap();
+        let second = connections.take_place(1, &bounds).unwrap();
+        let (_first_busy, first_body) = first.receiving();
+        let (_second_busy, second_body) = second.receiving();
+        second_body.got_some();
+        first_body.got_all();
+        let _third = connections.take_place(1, &bounds).unwrap().busy();
+        assert!(is_evicted(&second) && !is_evicted(&first));
     }
 
     #[test]

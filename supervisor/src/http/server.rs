@@ -1,24 +1,26 @@
 //! The listener, and one task for each connection.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::Response;
-use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use interprocess::local_socket::tokio::{Listener, Stream};
 use interprocess::local_socket::traits::tokio::Listener as _;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Semaphore;
 
-use super::connections::{Connections, NoPlace, Place};
+use super::connections::{Connections, NoPlace, Place, Receiving};
 use super::explained::Explained;
 use super::patient::Patient;
 use super::peer::{Access, Credentials, Peer};
@@ -36,9 +38,13 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// ended asks next how.
 const LEFT_ALONE: Duration = Duration::from_millis(250);
 
+/// How many clients at one time are told that there is no place for them, and how long that may take.
+const FAREWELLS: usize = 64;
+const FAREWELL: Duration = Duration::from_millis(500);
+
 /// What a client is told that finds no place; it may be too impatient to hear it.
 const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 168\r\n\r\n\
     {\"type\":\"urn:wpool:busy\",\"title\":\"too much is going on\",\"status\":503,\
     \"detail\":\"all connections that this user may have are busy; try again later\",\"retry_after_ms\":1000}";
 
@@ -51,6 +57,7 @@ pub async fn serve(listener: Listener, access: Access, shared: Shared) {
         routes: TowerToHyperService::new(router(shared.clone())),
         shared,
         connections: connections.clone(),
+        farewells: Arc::new(Semaphore::new(FAREWELLS)),
     };
     server.admit_until(&listener, ending.has_come()).await;
     let alone = tokio::time::timeout(LAST_WORDS, connections.left_alone(LEFT_ALONE));
@@ -66,6 +73,8 @@ struct Server {
     routes: Routes,
     shared: Shared,
     connections: Connections,
+    /// Who may be told that there is no place for them.
+    farewells: Arc<Semaphore>,
 }
 
 impl Server {
@@ -106,14 +115,26 @@ impl Server {
                 let bounds = bounds.http.clone();
                 drop(tokio::spawn(connection.serve(stream, bounds)));
             }
-            Err(NoPlace) => turn_away(stream),
+            Err(NoPlace) => {
+                // Those who are too many are not even told.
+                if let Ok(permit) = Arc::clone(&self.farewells).try_acquire_owned() {
+                    drop(tokio::spawn(async move {
+                        drop(tokio::time::timeout(FAREWELL, turn_away(stream)).await);
+                        drop(permit);
+                    }));
+                }
+            }
         }
     }
 }
 
-/// Says why, if that can be said without waiting.
-fn turn_away(mut stream: Stream) {
-    drop(stream.write_all(NO_PLACE).now_or_never());
+/// Says why, and waits for a moment for the client to have heard: closing a socket on which something is unread takes back
+/// what was said.
+async fn turn_away(mut stream: Stream) {
+    if stream.write_all(NO_PLACE).await.is_ok() {
+        let mut unread = [0; 4_096];
+        while let Ok(1..) = stream.read(&mut unread).await {}
+    }
 }
 
 struct Connection {
@@ -186,15 +207,51 @@ impl Connection {
     }
 }
 
-/// Answers one request; until the answer is written whole its connection is busy.
+/// A body on its way in.
+struct Received {
+    body: Incoming,
+    receiving: Receiving,
+}
+
+impl hyper::body::Body for Received {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match frame {
+            Some(_) if !self.body.is_end_stream() => self.receiving.got_some(),
+            Some(_) | None => self.receiving.got_all(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Answers one request; once it has come whole, and until the answer is written whole, its connection is busy.
 fn answer(
     request: Request<Incoming>,
     peer: Peer,
     place: &Place,
     routes: &Routes,
 ) -> impl Future<Output = Result<Response, Infallible>> + use<> {
-    let busy = place.busy();
-    let mut request = request.map(Body::new);
+    let (busy, mut request) = if request.body().is_end_stream() {
+        (place.busy(), request.map(Body::new))
+    } else {
+        let (busy, receiving) = place.receiving();
+        let received = |body| Body::new(Received { body, receiving });
+        (busy, request.map(received))
+    };
     request.extensions_mut().insert(peer);
     let response = hyper::service::Service::call(routes, request);
     async move {

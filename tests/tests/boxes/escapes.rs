@@ -137,7 +137,7 @@ fn sharp_system_calls_are_refused() -> anyhow::Result<()> {
     let said = contained(&mut rig, program)?;
     ensure!(said.lines().count() == 40, "{said}");
     // A call of another architecture means another number: the process dies of it.
-    let foreign = "import mmap\nm = mmap.mmap(-1, 4096, prot=7)\n\
+    let foreign = "import mmap\nm = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=7)\n\
         m.write(bytes.fromhex('b814000000cd80c3'))\n\
         f = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(m)))\n\
         print('escaped', f())";

@@ -24,6 +24,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_second_sigint_stops_at_once_and_tells_who_waits),
     test!(kill_leaves_no_process_behind),
     test!(sighup_reads_the_config_again_and_refuses_a_bad_one),
+    test!(a_config_that_cannot_be_read_to_its_end_holds_up_nothing),
     test!(readiness_and_the_end_are_told_to_systemd),
     test!(a_bad_config_is_one_line_that_names_the_key),
 ];
@@ -254,6 +255,25 @@ fn sighup_reads_the_config_again_and_refuses_a_bad_one() -> anyhow::Result<()> {
         daemon.status()?["limits"]["queue_jobs"] == 7,
         "the old config is kept"
     );
+    Ok(())
+}
+
+fn a_config_that_cannot_be_read_to_its_end_holds_up_nothing() -> anyhow::Result<()> {
+    let mut daemon = Daemon::start(1)?;
+    let config = daemon.directory().join("wpool.toml");
+    for (n, what) in [(1, "pipe"), (2, "zeros")] {
+        std::fs::remove_file(&config)?;
+        match what {
+            "pipe" => nix::unistd::mkfifo(&config, nix::sys::stat::Mode::S_IRWXU)?,
+            _ => std::os::unix::fs::symlink("/dev/zero", &config)?,
+        }
+        daemon.signal(Signal::SIGHUP)?;
+        daemon.wait_until("it is refused", |daemon| {
+            Ok(daemon.said()?.matches("no regular file").count() == n)
+        })?;
+    }
+    daemon.signal(Signal::SIGTERM)?;
+    ensure!(daemon.wait()? == 0, "{}", daemon.said()?);
     Ok(())
 }
 

@@ -262,7 +262,7 @@ fn push(daemon: &Daemon, tenant: &str, jobs: usize) -> anyhow::Result<(Vec<Strin
                     .as_u64()
                     .context("no retry_after_ms")?;
                 // What a client that obeys does.
-                std::thread::sleep(Duration::from_millis(wait));
+                std::thread::park_timeout(Duration::from_millis(wait));
                 refusals.push(said);
             }
             _ => bail!("{answer:?}"),
@@ -294,7 +294,10 @@ fn limits_hold_while_sixteen_clients_push() -> anyhow::Result<()> {
                 scope.spawn(move || push(daemon, tenant, 25))
             })
             .collect();
-        let pushed: Vec<_> = clients.into_iter().map(|client| client.join()).collect();
+        let pushed: Vec<_> = clients
+            .into_iter()
+            .map(std::thread::ScopedJoinHandle::join)
+            .collect();
         done.store(true, Ordering::Relaxed);
         (onlooker.join(), pushed)
     });

@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use wpool_tests::test;
 use wpool_tests::trial::Test;
-use wpool_tests::wpool::{Answer, Daemon};
+use wpool_tests::wpool::{Answer, Daemon, wait_for};
 
 use super::queue::{outcome, submit};
 
@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(requests_that_are_wrong_are_told_why),
     test!(a_head_without_end_is_refused),
     test!(ten_thousand_idle_connections_stop_nobody),
+    test!(half_requests_make_room_for_whole_ones),
     test!(a_client_that_vanishes_takes_nothing_with_it),
     test!(a_reader_that_never_reads_stalls_nobody),
 ];
@@ -131,6 +132,42 @@ fn ten_thousand_idle_connections_stop_nobody() -> anyhow::Result<()> {
     );
     drop(idle);
     goes_on(&daemon)
+}
+
+fn half_requests_make_room_for_whole_ones() -> anyhow::Result<()> {
+    let daemon = Daemon::start_with(1, "[http]\nconnections_per_peer_max = 20\n")?;
+    let mut halves = Vec::new();
+    for _ in 0..25 {
+        let mut half = daemon.connect()?;
+        half.write_all(
+            b"POST /v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{\"comm",
+        )?;
+        halves.push(half);
+    }
+    goes_on(&daemon)?;
+    // Those that wait for an answer do not make room: whoever comes then is told so, and can read it.
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        let mut waits = daemon.connect()?;
+        let job = "{\"command\": [\"sleep\", \"600\"], \"limits\": {\"timeout_ms\": 600000}}";
+        let len = job.len();
+        let head = format!(
+            "POST /v1/jobs?wait=1m HTTP/1.1\r\nhost: x\r\ncontent-length: {len}\r\n\r\n{job}"
+        );
+        waits.write_all(head.as_bytes())?;
+        waiting.push(waits);
+    }
+    let full = wait_for(|| {
+        let said = daemon.wpool(["status"]);
+        said.is_ok_and(|said| {
+            said.stderr
+                .contains("connections that this user may have are busy")
+        })
+    });
+    ensure!(full, "{:?}", daemon.wpool(["status"])?);
+    drop(waiting);
+    ensure!(wait_for(|| daemon.status().is_ok()));
+    Ok(())
 }
 
 fn a_client_that_vanishes_takes_nothing_with_it() -> anyhow::Result<()> {

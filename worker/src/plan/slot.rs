@@ -22,6 +22,7 @@ use wpool_sys::mount::{MountAttributes, Reach};
 
 use super::Step;
 use super::host::{Entry, Layout};
+use crate::seccomp::Accounting;
 
 /// Where the new root is built: a directory that every host has and no step binds from.
 const BASE: &str = "/tmp";
@@ -66,7 +67,7 @@ pub fn template(index: u16) -> String {
 }
 
 /// The steps of a worker's birth, for these profiles.
-pub fn plan(layout: &Layout, profiles: &[ProfileSetup]) -> Vec<Step> {
+pub fn plan(layout: &Layout, profiles: &[ProfileSetup], accounting: Accounting) -> Vec<Step> {
     let mut plan = Plan::default();
     plan.steps.push(Step::MakePrivate);
     plan.tmpfs(BASE);
@@ -82,7 +83,7 @@ pub fn plan(layout: &Layout, profiles: &[ProfileSetup]) -> Vec<Step> {
         plan.tmpfs(&root);
         plan.system(&root, layout);
         plan.etc(&root, layout);
-        plan.devices(&root);
+        plan.devices(&root, accounting);
         for (name, mode) in [
             ("box", 0o755),
             ("tmp", 0o755),
@@ -208,14 +209,20 @@ impl Plan {
         }
     }
 
-    fn devices(&mut self, root: &str) {
+    fn devices(&mut self, root: &str, accounting: Accounting) {
         let dev = format!("{root}/dev");
         self.directory(dev.clone(), 0o755);
         for name in DEVICES {
             // Writable, as a device must be; what may be written to these goes nowhere.
             let attributes = MountAttributes::NO_SUID.and(MountAttributes::NO_EXECUTE);
+            let from = match (name, accounting) {
+                // Memory that is mapped shared from /dev/zero stays when most of it is unmapped, and no process shows it. What is
+                // read of /dev/full is zeros too, and it cannot be mapped.
+                ("zero", Accounting::Sampling) => "full",
+                (name, Accounting::Sampling | Accounting::Cgroup) => name,
+            };
             self.bind(
-                format!("/dev/{name}"),
+                format!("/dev/{from}"),
                 format!("{dev}/{name}"),
                 &Entry::File,
                 attributes,
@@ -270,7 +277,7 @@ mod tests {
                 destination: "/opt/venv".into(),
             }],
         };
-        insta::assert_snapshot!(text(&plan(&layout, &[profile])));
+        insta::assert_snapshot!(text(&plan(&layout, &[profile], Accounting::Sampling)));
     }
 
     #[test]
@@ -281,6 +288,7 @@ mod tests {
                 name: "x".into(),
                 mounts: Vec::new(),
             }],
+            Accounting::Cgroup,
         );
         for pair in steps.windows(2) {
             if let [Step::Bind { at, .. }, next] = pair {

@@ -17,7 +17,7 @@
 //!
 //! # Invariants
 //!
-//! - Only an exact reading ends a job, and of several processes only two in a row: while one is taken a page
+//! - Only an exact reading ends a job (or three that could not be finished in seconds), and of several processes only two in a row: while one is taken a page
 //!   can come to be shared by a process already read and one yet to be read (a parent of 100 MB forks, a child
 //!   touches what its parent made), and counts once and a half.
 //! - The peak never exceeds what was held: it comes from such readings too, or from one process alone.
@@ -27,7 +27,7 @@ use std::time::Duration;
 use wpool_protocol::limits::{LimitName, Limits};
 
 use super::reading::{Disk, Exact, FilesMapped, Split, Sums};
-use super::verdict::Excess;
+use super::verdict::{Excess, Shared};
 
 /// How fast one core can touch pages of 4 KiB, bytes per ms, as measured; a tree seen to grow faster is believed.
 const GROWTH_PER_MS: u64 = 3 << 20;
@@ -50,6 +50,9 @@ const SPLIT_EVERY: Duration = Duration::from_millis(500);
 
 /// Exact readings only to tell a peak may take one part of the time in so many.
 const TELLING_SHARE: u32 = 20;
+
+/// Rounds in a row that may be too late.
+const LATE_MAX: u32 = 3;
 
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +79,9 @@ pub(super) struct MemoryWatch {
     peak: u64,
     /// The largest part of the sums that was mapped files.
     files_max: u64,
+    shared: Shared,
+    /// Rounds in a row that were too late to say whether the limit is reached.
+    late: u32,
     looked_at: Duration,
     /// The sums' bound at the last look, and what is left to the limit by the best bound.
     bound: u64,
@@ -98,6 +104,8 @@ impl MemoryWatch {
             cores: u64::from(cores.max(1)),
             peak: 0,
             files_max: 0,
+            shared: Shared::None,
+            late: 0,
             looked_at: Duration::ZERO,
             bound: 0,
             headroom: limits.memory_bytes.0,
@@ -113,6 +121,10 @@ impl MemoryWatch {
 
     pub(super) fn peak(&self) -> u64 {
         self.peak
+    }
+
+    pub(super) fn shared(&self) -> Shared {
+        self.shared
     }
 
     pub(super) fn files_max(&self) -> u64 {
@@ -149,6 +161,9 @@ impl MemoryWatch {
 
     pub(super) fn take_split(&mut self, now: Duration, split: &Split) -> MemoryStep {
         let Disk { used_bytes, .. } = self.sums.disk;
+        if split.shared_bytes > 0 {
+            self.shared = Shared::Some;
+        }
         let held = split.private_bytes + split.shared_bytes;
         let kernel = split.page_table_bytes + split.sockets_bytes;
         let bound = held + kernel + used_bytes;
@@ -159,7 +174,7 @@ impl MemoryWatch {
             .max(self.sums.resident_bytes.saturating_sub(held));
         let alone = self.sums.processes <= 1;
         let certain = if alone {
-            split.private_bytes + kernel + split.shared_bytes.max(used_bytes)
+            split.private_bytes + kernel + used_bytes
         } else {
             split.largest_bytes.max(used_bytes)
         };
@@ -168,9 +183,12 @@ impl MemoryWatch {
         if self.headroom == 0 {
             return MemoryStep::Exact;
         }
+        self.late = 0;
         self.peak = self.peak.max(certain);
         let tells = bound > with_part(self.peak) && now >= self.telling_from;
-        if !alone && (tells || self.first.is_some()) {
+        // What is shared may be files of the job's, or one of them mapped in many places.
+        let is_certain = alone && split.shared_bytes == 0;
+        if !is_certain && (tells || self.first.is_some()) {
             MemoryStep::Exact
         } else {
             self.first = None;
@@ -186,6 +204,7 @@ impl MemoryWatch {
         exact: &Exact,
     ) -> MemoryStep {
         self.exact = *exact;
+        self.late = 0;
         self.telling_from = now + now.saturating_sub(asked_at) * (TELLING_SHARE - 1);
         let used_bytes = self.sums.disk.used_bytes;
         let own = exact.private_bytes + exact.page_table_bytes + exact.sockets_bytes;
@@ -211,6 +230,20 @@ impl MemoryWatch {
         let held = own + elsewhere + used_bytes;
         self.headroom = self.limit.saturating_sub(held);
         self.judge(now, held)
+    }
+
+    /// The time for a round was over before it could say whether the limit is reached. A tree that makes itself uncountable while its
+    /// upper bound is above the limit is taken for above it, after a few tries that have longer each.
+    pub(super) fn take_late(&mut self, now: Duration) -> MemoryStep {
+        self.late += 1;
+        if self.headroom > 0 || self.late < LATE_MAX {
+            return MemoryStep::Enough;
+        }
+        MemoryStep::Over(Excess {
+            limit: LimitName::Memory,
+            peak: self.limit,
+            at: now,
+        })
     }
 
     /// Decides on what the tree holds by the last exact reading.
@@ -388,6 +421,23 @@ mod tests {
             watch.take_files_mapped(at(11), no_file),
             MemoryStep::Over(_)
         ));
+    }
+
+    #[test]
+    fn a_tree_that_cannot_be_counted_is_ended_if_it_may_be_above_the_limit() {
+        let mut near = watch(128);
+        assert_eq!(near.take_sums(at(10), &sums(3, 300, 0)), MemoryStep::Split);
+        for n in 1..=3 {
+            near.take_split(at(10), &split(290, 0, 100));
+            let step = near.take_late(at(500 * n));
+            assert_eq!(matches!(step, MemoryStep::Over(_)), n == 3, "{step:?}");
+        }
+        let mut far = watch(1_024);
+        assert_eq!(far.take_sums(at(10), &sums(3, 300, 0)), MemoryStep::Split);
+        for n in 1..9 {
+            far.take_split(at(10), &split(290, 0, 100));
+            assert_eq!(far.take_late(at(500 * n)), MemoryStep::Enough);
+        }
     }
 
     #[test]

@@ -18,11 +18,11 @@
 //! Not here: any judgement. See [`super::sampler`].
 
 mod ledger;
+mod memory;
 mod text;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufRead as _, BufReader};
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,8 @@ use rustix::io::Errno;
 use wpool_sys::kcmp;
 
 use self::ledger::{Ledger, Times, Tree};
-use self::text::{Mappings, Rollup, Stat, Status};
-use super::reading::{Disk, Exact, FilesMapped, Room, Split, Sums};
+use self::text::{Stat, Status};
+use super::reading::{Disk, Room, Sums};
 use super::sockets::{SOCKET_BYTES_MAX, SocketReader};
 
 /// Processes whose `stat` is kept open; above it the cost of opening is small beside that of so many.
@@ -80,6 +80,8 @@ pub struct TreeReader {
     /// The job's processes at the last [`TreeReader::sums`].
     members: Vec<u32>,
     stats: BTreeMap<u32, OwnedFd>,
+    /// Of a process whose first thread has ended and others have not: one that lives, through which it can be read.
+    threads: BTreeMap<u32, u32>,
     ledger: Ledger,
     entries: Vec<u8>,
     buffer: Vec<u8>,
@@ -88,6 +90,8 @@ pub struct TreeReader {
     ticks_per_second: u64,
     /// When reading is given up.
     until: Option<Instant>,
+    /// Page tables of a process, bytes, up to which what it maps is looked at.
+    tables_max: u64,
 }
 
 /// The job's tmpfs.
@@ -133,6 +137,7 @@ impl TreeReader {
             disk: disk.map(JobDisk::new).transpose()?,
             members: Vec::new(),
             stats: BTreeMap::new(),
+            threads: BTreeMap::new(),
             ledger: Ledger::default(),
             entries: Vec::with_capacity(16 << 10),
             buffer: vec![0; 8 << 10],
@@ -140,6 +145,7 @@ impl TreeReader {
             page_bytes: system(SysconfVar::PAGE_SIZE)?,
             ticks_per_second: system(SysconfVar::CLK_TCK)?,
             until: None,
+            tables_max: memory::TABLES_MIN,
         };
         tree.depth = tree.status(init)?.map_or(0, |status| status.depth);
         Ok(tree)
@@ -178,6 +184,7 @@ impl TreeReader {
             ..Sums::default()
         };
         self.members.clear();
+        self.threads.clear();
         let mut tree = Tree::new();
         for pid in pids {
             self.go_on()?;
@@ -233,121 +240,6 @@ impl TreeReader {
         Ok(())
     }
 
-    /// Memory by kind, of the processes of the last [`TreeReader::sums`].
-    ///
-    /// # Errors
-    ///
-    /// [`TreeError`]
-    pub fn split(&mut self) -> Result<Split, TreeError> {
-        let mut split = Split {
-            sockets_bytes: self.sockets_bytes()?,
-            ..Split::default()
-        };
-        for pid in self.members.clone() {
-            self.go_on()?;
-            let Some(status) = self.status(pid)? else {
-                continue;
-            };
-            split.private_bytes += status.private;
-            split.shared_bytes += status.shared;
-            split.page_table_bytes += status.page_tables;
-            split.largest_bytes = split
-                .largest_bytes
-                .max(status.private + status.shared + status.page_tables);
-        }
-        Ok(split)
-    }
-
-    /// Memory with every page counted once, of the processes of the last [`TreeReader::sums`].
-    ///
-    /// It stops where the sum has reached `enough`: a part of a tree that is above a limit says it all.
-    ///
-    /// # Errors
-    ///
-    /// [`TreeError`]
-    pub fn exact(&mut self, enough: u64) -> Result<Exact, TreeError> {
-        let mut exact = Exact {
-            sockets_bytes: self.sockets_bytes()?,
-            ..Exact::default()
-        };
-        for pid in self.address_spaces() {
-            self.go_on()?;
-            let Some(status) = self.status(pid)? else {
-                continue;
-            };
-            let rollup = match self.read(pid, "smaps_rollup", None) {
-                Ok(Some(_)) => Rollup::parse(self.text()),
-                Ok(None) => continue,
-                Err(error) if is_refused(&error) => Rollup {
-                    private: status.private,
-                    shared: status.shared,
-                },
-                Err(error) => return Err(reading("the memory")(error)),
-            };
-            exact.address_spaces += 1;
-            exact.private_bytes += rollup.private;
-            exact.shared_bytes += rollup.shared;
-            exact.page_table_bytes += status.page_tables;
-            if exact.private_bytes + exact.shared_bytes + exact.page_table_bytes >= enough {
-                break;
-            }
-        }
-        Ok(exact)
-    }
-
-    fn sockets_bytes(&mut self) -> Result<u64, TreeError> {
-        let held = self.sockets.held(self.sockets_count);
-        held.map_err(reading("the sockets"))
-    }
-
-    /// How much of the job's tmpfs is mapped, by the processes of the last [`TreeReader::sums`].
-    ///
-    /// # Errors
-    ///
-    /// [`TreeError`]
-    pub fn files_mapped(&mut self) -> Result<FilesMapped, TreeError> {
-        let mut mapped = FilesMapped::default();
-        let Some(&JobDisk { major, minor, .. }) = self.disk.as_ref() else {
-            return Ok(mapped);
-        };
-        for pid in self.address_spaces() {
-            self.go_on()?;
-            let file = match self.open(pid, "smaps", OFlags::RDONLY) {
-                Ok(file) => File::from(file),
-                Err(error) if is_gone(error) || is_refused(&error.into()) => {
-                    mapped.gone += 1;
-                    continue;
-                }
-                Err(error) => return Err(reading("the mappings")(error)),
-            };
-            let mut lines = 0u32;
-            let mut mappings = Mappings::of_device(major, minor);
-            for line in BufReader::with_capacity(32 << 10, file).split(b'\n') {
-                match line {
-                    Ok(line) => mappings.line(&line),
-                    Err(error) if is_gone_io(&error) => break,
-                    Err(error) => return Err(reading("the mappings")(error)),
-                }
-                lines += 1;
-            }
-            // A process that is ending has no mapping at all, or in the middle of them none any more.
-            let is_whole = lines > 0 && self.has_memory(pid)?;
-            mapped.gone += u32::from(!is_whole);
-            mapped.bytes += mappings.finish();
-        }
-        Ok(mapped)
-    }
-
-    /// Whether a process still has its memory: one that is ending has not, long before it is gone.
-    fn has_memory(&mut self, pid: u32) -> Result<bool, TreeError> {
-        match self.read(pid, "statm", None) {
-            Ok(Some(_)) => Ok(!self.text().starts_with(b"0 ")),
-            Ok(None) => Ok(false),
-            Err(error) if is_refused(&error) => Ok(true),
-            Err(error) => Err(reading("the memory")(error)),
-        }
-    }
-
     /// The most descriptors that one process has open, of those of the last [`TreeReader::sums`].
     ///
     /// # Errors
@@ -357,7 +249,7 @@ impl TreeReader {
         let mut most = 0;
         for pid in self.members.clone() {
             self.go_on()?;
-            let path = format!("{pid}/fd");
+            let path = self.path(pid, "fd");
             // Since 6.2 the size of this directory is the number of open descriptors.
             let open = match rustix::fs::statat(&self.proc, path, AtFlags::empty()) {
                 Ok(stat) if stat.st_size > 0 => u32::try_from(stat.st_size).unwrap_or(u32::MAX),
@@ -444,7 +336,52 @@ impl TreeReader {
         if self.stats.len() < KEPT_MAX {
             self.stats.insert(pid, descriptor);
         }
-        Ok(Stat::parse(self.text()))
+        let Some(mut stat) = Stat::parse(self.text()) else {
+            return Ok(None);
+        };
+        if stat.is_zombie && stat.threads > 1 {
+            let thread = self.live_thread(pid).map_err(reading("the threads"))?;
+            if let Some(thread) = thread {
+                self.threads.insert(pid, thread);
+                let found = self.read(pid, "stat", None);
+                if found.map_err(reading("the sums"))?.is_some()
+                    && let Some(of_thread) = Stat::parse(self.text())
+                {
+                    stat.address_space_bytes = of_thread.address_space_bytes;
+                    stat.resident_pages = of_thread.resident_pages;
+                }
+            }
+        }
+        Ok(Some(stat))
+    }
+
+    /// A thread of the process that has not ended, where its first one has.
+    fn live_thread(&self, pid: u32) -> io::Result<Option<u32>> {
+        let directory = match self.open(pid, "task", OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(directory) => directory,
+            Err(error) if is_gone(error) || is_refused(&error.into()) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let mut room = Vec::with_capacity(4 << 10);
+        let mut entries = RawDir::new(directory, room.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) if is_gone(error) => break,
+                Err(error) => return Err(error.into()),
+            };
+            let thread = entry.file_name().to_str().ok();
+            let thread = thread.and_then(|name| name.parse::<u32>().ok());
+            let Some(thread) = thread.filter(|&thread| thread != pid) else {
+                continue;
+            };
+            // One that has ended too has no namespaces any more.
+            let name = format!("{pid}/task/{thread}/ns/pid");
+            if rustix::fs::readlinkat(&self.proc, name, Vec::new()).is_ok() {
+                return Ok(Some(thread));
+            }
+        }
+        Ok(None)
     }
 
     fn status(&mut self, pid: u32) -> Result<Option<Status>, TreeError> {
@@ -461,7 +398,15 @@ impl TreeReader {
     fn is_foreign(&mut self, pid: u32) -> Result<bool, TreeError> {
         match namespace_of(self.proc.as_fd(), pid) {
             Ok(namespace) => Ok(namespace != self.namespace),
-            Err(error) if is_gone(error) => Ok(true),
+            // Of the process, or of its first thread alone.
+            Err(error) if is_gone(error) => {
+                let thread = self.live_thread(pid).map_err(reading("the threads"))?;
+                let namespace = thread.and_then(|thread| {
+                    let name = format!("{pid}/task/{thread}/ns/pid");
+                    rustix::fs::readlinkat(&self.proc, name, Vec::new()).ok()
+                });
+                Ok(namespace.is_none_or(|name| name.into_bytes() != self.namespace))
+            }
             Err(error) if is_refused(&error.into()) => {
                 let status = self.status(pid)?;
                 Ok(status.is_none_or(|status| status.depth < self.depth))
@@ -476,6 +421,7 @@ impl TreeReader {
         for &pid in &self.members {
             // Searched, not sorted: while processes end and exec, the order is none that a sort could trust.
             let found = distinct.binary_search_by(|&other| {
+                let [other, pid] = [other, pid].map(|pid| *self.threads.get(&pid).unwrap_or(&pid));
                 kcmp::compare_memory(other, pid).unwrap_or(std::cmp::Ordering::Less)
             });
             if let Err(place) = found {
@@ -515,8 +461,16 @@ impl TreeReader {
     }
 
     fn open(&self, pid: u32, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let path = format!("{pid}/{name}");
+        let path = self.path(pid, name);
         rustix::fs::openat(&self.proc, path, flags | OFlags::CLOEXEC, Mode::empty())
+    }
+
+    /// Where a file about a process is.
+    fn path(&self, pid: u32, name: &str) -> String {
+        match self.threads.get(&pid) {
+            None => format!("{pid}/{name}"),
+            Some(thread) => format!("{pid}/task/{thread}/{name}"),
+        }
     }
 
     fn ticks(&self, ticks: u64) -> Duration {

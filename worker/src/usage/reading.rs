@@ -62,7 +62,7 @@ pub struct Split {
     pub shared_bytes: u64,
     /// Page tables.
     pub page_table_bytes: u64,
-    /// All three of the process that has most.
+    /// Private pages and page tables of the process that has most.
     pub largest_bytes: u64,
     /// What lies in sockets; of a few sockets, nothing.
     pub sockets_bytes: u64,

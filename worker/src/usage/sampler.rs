@@ -106,6 +106,18 @@ impl Sampler {
         self.cpu.grant(grace);
     }
 
+    /// The time for the round that was begun was over: the limit that is reached all the same, if one is.
+    pub(super) fn late(&mut self, now: Duration) -> Option<Excess> {
+        match self.memory.take_late(now) {
+            MemoryStep::Over(excess) => Some(excess),
+            MemoryStep::Enough
+            | MemoryStep::Again
+            | MemoryStep::Split
+            | MemoryStep::Exact
+            | MemoryStep::FilesMapped => None,
+        }
+    }
+
     /// When to [`Sampler::wake`] for the first time.
     pub fn first_look(&self) -> Duration {
         self.wanted_look(FIRST_LOOK)
@@ -205,6 +217,7 @@ impl Sampler {
             cpu: self.cpu.total(),
             memory_peak_bytes: self.memory.peak(),
             files_max_bytes: self.memory.files_max(),
+            shared: self.memory.shared(),
             init_resident_max_bytes: 0,
             tasks_peak: self.tasks_peak,
         }

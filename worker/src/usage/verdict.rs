@@ -62,6 +62,14 @@ pub struct Account {
     pub excess: Option<Excess>,
 }
 
+/// Whether shared memory was seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Shared {
+    #[default]
+    None,
+    Some,
+}
+
 /// What sampling saw of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sampled {
@@ -71,6 +79,7 @@ pub(super) struct Sampled {
     pub(super) memory_peak_bytes: u64,
     /// The most that mapped files were seen to add to resident sets.
     pub(super) files_max_bytes: u64,
+    pub(super) shared: Shared,
     /// The largest resident set of init: the job's process begins as a copy of it.
     pub(super) init_resident_max_bytes: u64,
     pub(super) tasks_peak: u32,
@@ -91,7 +100,8 @@ impl Sampled {
             (reaped.resident_max_bytes, MeasuredBy::Rusage)
         } else {
             let largest = reaped.resident_max_bytes;
-            let missed = if largest > self.init_resident_max_bytes {
+            // A page of shared memory is in it once for each place where it is mapped.
+            let missed = if largest > self.init_resident_max_bytes && self.shared == Shared::None {
                 largest.saturating_sub(self.files_max_bytes)
             } else {
                 0
@@ -137,6 +147,7 @@ mod tests {
             cpu: Duration::from_millis(100),
             memory_peak_bytes: 5 << 20,
             files_max_bytes: 6 << 20,
+            shared: Shared::None,
             init_resident_max_bytes: 1 << 20,
             tasks_peak: 7,
         };
@@ -159,6 +170,9 @@ mod tests {
         };
         let peak = |sampled: &Sampled| sampled.usage(Duration::ZERO, REAPED).memory_peak_bytes;
         assert_eq!(peak(&sampled), 7 << 20);
+        sampled.shared = Shared::Some;
+        assert_eq!(peak(&sampled), 1 << 20);
+        sampled.shared = Shared::None;
         sampled.init_resident_max_bytes = 9 << 20;
         assert_eq!(peak(&sampled), 1 << 20);
     }

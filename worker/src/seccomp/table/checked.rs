@@ -9,8 +9,16 @@ use super::{Accounting, Answer, Call, Case, Group, Row, Rule, Test};
 
 pub(super) fn rows(accounting: Accounting) -> impl Iterator<Item = Row> {
     let varying: &[Row] = match accounting {
-        Accounting::Cgroup => &[PRCTL, MEMFD_CREATE, SHMGET, SEMGET, MSGGET, SETSOCKOPT],
-        Accounting::Sampling => &[PRCTL_SAMPLING, SETSOCKOPT_SAMPLING],
+        Accounting::Cgroup => &[
+            PRCTL,
+            MMAP,
+            MEMFD_CREATE,
+            SHMGET,
+            SEMGET,
+            MSGGET,
+            SETSOCKOPT,
+        ],
+        Accounting::Sampling => &[PRCTL_SAMPLING, MMAP_SAMPLING, SETSOCKOPT_SAMPLING],
     };
     CHECKED.iter().chain(varying).copied()
 }
@@ -217,19 +225,6 @@ const CHECKED: &[Row] = &[
         "what the C library and numeric libraries use",
     ),
     row(
-        Call::new("SYS_mmap", libc::SYS_mmap),
-        Group::Memory,
-        &[Case {
-            when: &[Test::AnyBit {
-                argument: 3,
-                bits: 0x4_0000, // MAP_HUGETLB
-            }],
-            answer: Answer::Errno(Errno::ENOMEM),
-        }],
-        Answer::Allow,
-        "all but the machine's reserved huge pages, which no account of the job's counts",
-    ),
-    row(
         Call::new("SYS_fcntl", libc::SYS_fcntl),
         Group::Descriptors,
         &[Case {
@@ -284,6 +279,42 @@ const SETSOCKOPT_SAMPLING: Row = row(
     }],
     Answer::Allow,
     "all but the size of buffers, which stays as it is: sampling can count sockets, not what lies in them",
+);
+
+/// `MAP_HUGETLB`.
+const HUGE: Case = Case {
+    when: &[Test::AnyBit {
+        argument: 3,
+        bits: 0x4_0000,
+    }],
+    answer: Answer::Errno(Errno::ENOMEM),
+};
+
+const MMAP: Row = row(
+    Call::new("SYS_mmap", libc::SYS_mmap),
+    Group::Memory,
+    &[HUGE],
+    Answer::Allow,
+    "all but the machine's reserved huge pages, which no account of the job's counts",
+);
+
+const MMAP_SAMPLING: Row = row(
+    Call::new("SYS_mmap", libc::SYS_mmap),
+    Group::Memory,
+    &[
+        HUGE,
+        Case {
+            // MAP_SHARED or MAP_SHARED_VALIDATE, with MAP_ANONYMOUS.
+            when: &[Test::OneOf {
+                argument: 3,
+                mask: 0x21,
+                values: &[0x21],
+            }],
+            answer: EPERM,
+        },
+    ],
+    Answer::Allow,
+    "all but huge pages, and but shared memory without a file: what of it is unmapped stays, and no process shows it",
 );
 
 const MEMFD_CREATE: Row = row(

@@ -15,6 +15,8 @@ pub(super) struct Stat {
     pub(super) own_ticks: u64,
     /// CPU time of children that it has waited for, and of theirs, in ticks.
     pub(super) reaped_ticks: u64,
+    /// Whether its first thread has ended.
+    pub(super) is_zombie: bool,
     /// Its threads.
     pub(super) threads: u32,
     /// When it began, in ticks since the machine's start.
@@ -33,7 +35,8 @@ impl Stat {
             .ok()?
             .split_ascii_whitespace();
         // proc(5) counts from 1, and the first field after the name is number 3, the state.
-        let mut next_field = 3;
+        let is_zombie = matches!(fields.next()?, "Z" | "X");
+        let mut next_field = 4;
         let mut field = |number: usize| -> Option<u64> {
             let value = fields.nth(number - next_field)?;
             next_field = number + 1;
@@ -45,6 +48,7 @@ impl Stat {
         Some(Self {
             own_ticks,
             reaped_ticks,
+            is_zombie,
             threads: u32::try_from(field(20)?).ok()?,
             began: field(22)?,
             address_space_bytes: field(23)?,
@@ -202,6 +206,7 @@ mod tests {
         assert_eq!(
             Stat::parse(text),
             Some(Stat {
+                is_zombie: false,
                 own_ticks: 18,
                 reaped_ticks: 325,
                 threads: 6,
