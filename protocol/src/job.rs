@@ -42,6 +42,9 @@ pub const OUTPUTS_MAX: usize = 256;
 /// Labels of a job.
 pub const LABELS_MAX: usize = 32;
 
+/// The longest `delay_ms`: a job that waits takes a place in the queue.
+pub const DELAY_MAX: Millis = Millis(30 * 24 * 3_600_000);
+
 /// Bytes of a label's name or value, of a tenant, of a profile's name, of an idempotency key.
 pub const NAME_LEN_MAX: usize = 255;
 
@@ -259,6 +262,9 @@ impl JobRequest {
         self.validate_arguments()?;
         self.validate_files()?;
         self.validate_names()?;
+        if self.delay_ms.unwrap_or_default() > DELAY_MAX {
+            return refuse("delay_ms", "it is more than 30 days");
+        }
         if !(1..=100).contains(&self.attempts_max.unwrap_or(1)) {
             return refuse("attempts_max", "it must be 1 to 100");
         }
@@ -341,18 +347,19 @@ impl JobRequest {
         if self.labels.len() > LABELS_MAX {
             return refuse("labels", "more than 32 labels");
         }
-        let names = self
-            .labels
-            .iter()
-            .flat_map(|(name, value)| [name, value])
-            .chain(&self.tenant)
-            .chain(&self.profile)
-            .chain(&self.idempotency_key);
-        if names.into_iter().any(|name| name.len() > NAME_LEN_MAX) {
-            return refuse(
-                "labels",
-                "a label, tenant, profile or key is longer than 255 bytes",
-            );
+        let labels = self.labels.iter();
+        let labels = labels.flat_map(|(name, value)| [("labels", name), ("labels", value)]);
+        let others = [
+            ("tenant", &self.tenant),
+            ("profile", &self.profile),
+            ("idempotency_key", &self.idempotency_key),
+        ];
+        let others = others
+            .into_iter()
+            .filter_map(|(field, name)| Some((field, name.as_ref()?)));
+        let mut names = labels.chain(others);
+        if let Some((field, _)) = names.find(|(_, name)| name.len() > NAME_LEN_MAX) {
+            return refuse(field, "a name or value is longer than 255 bytes");
         }
         let tenant = self.tenant.as_deref();
         if tenant.is_some_and(|name| name.is_empty() || name.contains(char::is_control)) {
@@ -469,6 +476,30 @@ mod tests {
             ..good
         };
         assert_eq!(stubborn.validate().unwrap_err().field, "attempts_max");
+    }
+
+    #[test]
+    fn the_field_that_is_too_long_is_named() {
+        let long = Some("x".repeat(256));
+        let job = || JobRequest {
+            command: vec!["true".into()],
+            ..JobRequest::default()
+        };
+        let key = JobRequest {
+            idempotency_key: long.clone(),
+            ..job()
+        };
+        assert_eq!(key.validate().unwrap_err().field, "idempotency_key");
+        let profile = JobRequest {
+            profile: long,
+            ..job()
+        };
+        assert_eq!(profile.validate().unwrap_err().field, "profile");
+        let late = JobRequest {
+            delay_ms: Some(Millis(u64::MAX)),
+            ..job()
+        };
+        assert_eq!(late.validate().unwrap_err().field, "delay_ms");
     }
 
     #[test]

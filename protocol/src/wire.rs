@@ -175,14 +175,23 @@ impl MountSetup {
         ];
         /// These hold things of the sandbox's own, and room beside them.
         const SHARED: [&str; 4] = ["/etc", "/run", "/var", "/var/tmp"];
+        /// Files that say what a job is to know.
+        const OWN_FILES: [&str; 5] = [
+            "/etc/passwd",
+            "/etc/group",
+            "/etc/hosts",
+            "/etc/hostname",
+            "/etc/nsswitch.conf",
+        ];
         let path = &*plain(destination);
         let inside = |place: &&&str| {
             let rest = path.strip_prefix(**place);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         let closed = CLOSED.iter().find(inside);
-        let shared = SHARED.iter().find(|place| path == **place);
-        closed.or(shared).copied()
+        let own = SHARED.iter().chain(&OWN_FILES);
+        let shared = own.copied().find(|place| path == *place);
+        closed.copied().or(shared)
     }
 }
 
@@ -435,6 +444,7 @@ mod tests {
             ("/usr", Some("/usr")),
             ("/dev/shm/x", Some("/dev")),
             ("/etc/", Some("/etc")),
+            ("/etc/passwd", Some("/etc/passwd")),
             ("/etc/myapp", None),
             ("/tmpfiles", None),
             ("/opt/venv", None),

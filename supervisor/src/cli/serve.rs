@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use wpool::config::Flags;
+use wpool::config::{Flags, WORKERS_MAX};
 use wpool::serve::ServeOptions;
 
 use super::config::SourceArgs;
@@ -38,7 +38,8 @@ pub(crate) struct ServeArgs {
         long,
         value_name = "COUNT",
         env = "WPOOL_WORKERS",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(WORKERS_MAX))
     )]
     workers: Option<u16>,
 }
