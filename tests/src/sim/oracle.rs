@@ -194,6 +194,7 @@ impl Oracle {
             }
             Event::TimeReached => {}
         }
+        self.forget_the_unwanted();
         // What is due by time comes after what the event says.
         self.recycling.was_needed = self.spare().is_some();
         self.hear_age();

@@ -201,6 +201,16 @@ impl Oracle {
         }
     }
 
+    /// Should an empty seat that nobody wants be wanted again, then what once parked it was another time.
+    pub(super) fn forget_the_unwanted(&mut self) {
+        let (wanted, spare) = (self.settings.slots, self.spare());
+        for seat in self.seats.values_mut().filter(|seat| seat.is_empty()) {
+            if seat.worker.slot.0 >= wanted && spare != Some(seat.worker.slot) {
+                seat.births = Births::default();
+            }
+        }
+    }
+
     fn hear_end(&mut self, worker: WorkerRef, run: Run, end: JobEnd) {
         let now = self.now;
         let Some(seat) = self.seats.get_mut(&worker.slot) else {
@@ -406,7 +416,6 @@ impl Oracle {
             let keeps = self.kill_at.is_none() && is_wanted;
             match (keeps, seat.is_empty()) {
                 (true, true) => seat.births.settle(worker, self.now, &self.settings)?,
-                // Should it be wanted again, then what once parked it was another time.
                 (false, true) => seat.births = Births::default(),
                 (_, false) => {}
             }
