@@ -9,7 +9,10 @@
 //! | --- | --- |
 //! | a file in memory (`memfd_create`) that is written, or no longer mapped | the call is refused (`ENOSYS`) where there is no memory controller; programs fall back to `/dev/shm` |
 //! | System V shared memory, semaphores and messages | the calls that make them are refused (`ENOSYS`) |
-//! | bytes in pipes | `fs.pipe-user-pages-soft`: 64 MiB a user |
+//! | bytes in pipes | `fs.pipe-user-pages-soft`: 64 MiB a user, and past that two pages for each pipe: 4 KiB for each descriptor that the limits allow |
+//! | rules of Landlock rulesets | the calls that make them are refused (`ENOSYS`) |
+//! | epoll items, queues of inotify | the kernel's limits per user (`epoll.max_user_watches`), the slot's on inotify: some hundred MiB |
+//! | one address space handed on by tasks that live some µs each, behind a first thread that has ended or from process to process | nothing but the wall time, and `RLIMIT_AS` |
 //! | bytes in sockets | counted, see `sockets`; their buffers cannot be made larger |
 //! | page tables between two looks | the address space (`RLIMIT_AS`): 1/512 of it a process |
 //! | huge pages: 8 MiB per ms instead of 3 | switched off for the job (`PR_SET_THP_DISABLE`) |

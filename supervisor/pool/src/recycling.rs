@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The spare is the slot after the last: it works like the others as long as it is there, so that there are never fewer
-//! workers than wanted because of this. A slot has its turn when it is idle: what runs is not waited for, and not ended.
+//! workers than wanted because of this. A slot has its turn when it is idle: what runs is not waited for, and not ended. Should its new
+//! worker not come up, the spare goes on standing in for it, and the others wait: the pool is degraded then, and says so.
 //!
 //! # Invariants
 //!

@@ -8,7 +8,7 @@
 //!   idles from its last piece on.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
@@ -56,6 +56,8 @@ pub(super) struct Place {
 pub(super) struct Busy {
     id: u64,
     connections: Connections,
+    /// Tells the body that the answer is still to come.
+    alive: Arc<()>,
 }
 
 /// A body that is still to come, for as long as this lives.
@@ -63,6 +65,7 @@ pub(super) struct Busy {
 pub(super) struct Receiving {
     id: u64,
     connections: Connections,
+    answer: Weak<()>,
 }
 
 /// There is no place, and nobody idles.
@@ -173,6 +176,7 @@ impl Place {
         Busy {
             id: self.id,
             connections: self.connections.clone(),
+            alive: Arc::default(),
         }
     }
 }
@@ -184,6 +188,7 @@ impl Place {
         let receiving = Receiving {
             id: self.id,
             connections: self.connections.clone(),
+            answer: Arc::downgrade(&busy.alive),
         };
         receiving.got_some();
         (busy, receiving)
@@ -196,9 +201,17 @@ impl Receiving {
         self.connections.set_idle(self.id, Some(Instant::now()));
     }
 
-    /// All of the body has come.
+    /// All of the body has come, or nobody wants the rest: what remains is the answer, if it has not been given.
     pub(super) fn got_all(&self) {
-        self.connections.set_idle(self.id, None);
+        if self.answer.strong_count() > 0 {
+            self.connections.set_idle(self.id, None);
+        }
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.got_all();
     }
 }
 
@@ -275,6 +288,21 @@ mod tests {
         first_body.got_all();
         let _third = connections.take_place(1, &bounds).unwrap().busy();
         assert!(is_evicted(&second) && !is_evicted(&first));
+    }
+
+    #[test]
+    fn a_body_that_nobody_wants_does_not_keep_its_connection_idle_or_busy() {
+        let connections = Connections::new();
+        let bounds = bounds(9, 1);
+        let place = connections.take_place(1, &bounds).unwrap();
+        let (busy, body) = place.receiving();
+        drop(body);
+        assert_eq!(connections.take_place(1, &bounds).map(drop), Err(NoPlace));
+        drop(busy);
+        let (busy, body) = place.receiving();
+        drop(busy);
+        drop(body);
+        assert!(connections.take_place(1, &bounds).is_ok());
     }
 
     #[test]

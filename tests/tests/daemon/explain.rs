@@ -191,12 +191,18 @@ fn explain_tells_of_slots_and_of_what_is_not_there() -> anyhow::Result<()> {
             .contains(&format!("worker 1 has had job {runs} for")),
         "{pool:?}"
     );
-    let slot = daemon.wpool(["explain", "--slot", "1"])?;
-    ensure!(
-        slot.stdout
-            .starts_with("idle: worker 1 has waited for a job"),
-        "{slot:?}"
-    );
+    // Whichever worker was up first has the job; the other one comes to be idle.
+    daemon.wait_until("the other one is idle", |daemon| {
+        let status = daemon.status()?;
+        let mut workers = status["workers"].as_array().into_iter().flatten();
+        let Some(idle) = workers.find(|worker| worker["state"] == "idle") else {
+            return Ok(false);
+        };
+        let slot = daemon.wpool(["explain", "--slot", &idle["slot"].to_string()])?;
+        let words = "idle: worker 1 has waited for a job";
+        ensure!(slot.stdout.starts_with(words), "{slot:?}");
+        Ok(true)
+    })?;
     for (arguments, words) in [
         (["explain", "--slot=9"], "there is no slot 9"),
         (["explain", "0000000000001"], "no such job"),

@@ -116,6 +116,4 @@ const SCHEDULING: &[Call] = calls![
     SYS_getpriority SYS_setpriority SYS_ioprio_get SYS_ioprio_set
 ];
 
-const SANDBOXING: &[Call] = calls![
-    SYS_landlock_create_ruleset SYS_landlock_add_rule SYS_landlock_restrict_self
-];
+const SANDBOXING: &[Call] = calls![SYS_landlock_restrict_self];

@@ -10,6 +10,8 @@ use super::{Accounting, Answer, Call, Case, Group, Row, Rule, Test};
 pub(super) fn rows(accounting: Accounting) -> impl Iterator<Item = Row> {
     let varying: &[Row] = match accounting {
         Accounting::Cgroup => &[
+            LANDLOCK_CREATE_RULESET,
+            LANDLOCK_ADD_RULE,
             PRCTL,
             MMAP,
             MEMFD_CREATE,
@@ -262,6 +264,17 @@ const SHMGET: Row = row(
 );
 
 /// Counted by a memory controller; under sampling refused.
+const LANDLOCK_CREATE_RULESET: Row = always(
+    Call::new(
+        "SYS_landlock_create_ruleset",
+        libc::SYS_landlock_create_ruleset,
+    ),
+    Group::Sandboxing,
+);
+const LANDLOCK_ADD_RULE: Row = always(
+    Call::new("SYS_landlock_add_rule", libc::SYS_landlock_add_rule),
+    Group::Sandboxing,
+);
 const SEMGET: Row = always(Call::new("SYS_semget", libc::SYS_semget), Group::Ipc);
 const MSGGET: Row = always(Call::new("SYS_msgget", libc::SYS_msgget), Group::Ipc);
 const SETSOCKOPT: Row = always(

@@ -13,7 +13,7 @@ use super::{Accounting, Answer, Call, Group, Row, Rule, calls};
 pub(super) fn rows(accounting: Accounting) -> impl Iterator<Item = Row> {
     let sampling: &[Refusal] = match accounting {
         Accounting::Cgroup => &[],
-        Accounting::Sampling => &[UNSEEN_MEMORY, UNSEEN_OBJECTS],
+        Accounting::Sampling => &[UNSEEN_MEMORY, UNSEEN_OBJECTS, UNSEEN_RULES],
     };
     REFUSED.iter().chain(sampling).flat_map(|refusal| {
         refusal.calls.iter().map(|call| Row {
@@ -45,6 +45,13 @@ const UNSEEN_OBJECTS: Refusal = Refusal {
     reason: "System V objects hold memory that belongs to no process, without end: sampling would not see it; \
              /dev/shm, /dev/mqueue and semaphores in them have limits",
     calls: calls![SYS_shmget SYS_semget SYS_msgget],
+};
+
+const UNSEEN_RULES: Refusal = Refusal {
+    answer: ENOSYS,
+    reason: "the rules of Landlock rulesets are memory of the kernel's without end, that only a memory controller counts; \
+             programs that would restrict themselves further do without, as on older kernels",
+    calls: calls![SYS_landlock_create_ruleset SYS_landlock_add_rule],
 };
 
 const REFUSED: &[Refusal] = &[

@@ -13,8 +13,8 @@ use super::text::{Mappings, Rollup, Status};
 use super::{JobDisk, TreeError, TreeReader, is_gone, is_gone_io, is_refused, reading};
 use crate::usage::reading::{Exact, FilesMapped, Split};
 
-/// Page tables of a small process, whatever it maps.
-pub(super) const TABLES_MIN: u64 = 4 << 20;
+/// Page tables that are walked in any case: some 50 ms of the kernel's. Who maps 16 GiB has as many, zero pages or not.
+pub(super) const TABLES_MIN: u64 = 32 << 20;
 
 impl TreeReader {
     /// Memory by kind, of the processes of the last [`TreeReader::sums`].
