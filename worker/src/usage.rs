@@ -26,7 +26,8 @@
 //!
 //! # Invariants
 //!
-//! - What is shared counts once: no tree is ended, and no peak told, for pages that it does not hold.
+//! - What is shared counts once: no tree is ended, and no peak told, for pages that it does not hold, unless it makes itself
+//!   uncountable (see `memory` and `proc/memory.rs`).
 //! - No figure is taken from the job; from its init only what the kernel tells it (`Remains`).
 //! - A job that cannot be watched is not left alone: [`Watch::look`] fails, and its caller ends the job.
 //!

@@ -179,9 +179,7 @@ impl Place {
             alive: Arc::default(),
         }
     }
-}
 
-impl Place {
     /// Something is asked on the connection, whose body is still to come.
     pub(super) fn receiving(&self) -> (Busy, Receiving) {
         let busy = self.busy();

@@ -17,10 +17,12 @@
 //!
 //! # Invariants
 //!
-//! - Only an exact reading ends a job (or three that could not be finished in seconds), and of several processes only two in a row: while one is taken a page
+//! - Only an exact reading ends a job, and of several processes only two in a row: while one is taken a page
 //!   can come to be shared by a process already read and one yet to be read (a parent of 100 MB forks, a child
 //!   touches what its parent made), and counts once and a half.
 //! - The peak never exceeds what was held: it comes from such readings too, or from one process alone.
+//! - The exception to both: a tree that may be above the limit, and that three rounds in a row could not count, is taken for
+//!   above it, and the limit for its peak.
 
 use std::time::Duration;
 

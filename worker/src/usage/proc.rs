@@ -319,6 +319,8 @@ impl TreeReader {
 
     /// The `stat` of a process of the job's, and keeps it open; `None` if it is gone or not the job's.
     fn stat(&mut self, pid: u32, known: Option<OwnedFd>) -> Result<Option<Stat>, TreeError> {
+        // What is asked is how the process is, not one of its threads.
+        self.threads.remove(&pid);
         // The process of a kept descriptor may have ended, and the pid be another's by now.
         let mut found = match known {
             Some(known) => self.read(pid, "stat", Some(known)),

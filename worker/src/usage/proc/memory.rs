@@ -83,8 +83,9 @@ impl TreeReader {
 
     /// One process's part of memory; `None` if it is gone. Where nobody may look, its looser figures count.
     ///
-    /// Whoever has more page tables than `tables_max` maps the same pages again and again, and could keep the kernel walking them for
-    /// seconds. It is not looked at: its shared pages are files of the job's, which count by themselves.
+    /// Whoever has more page tables than `tables_max` (the same pages mapped again and again, or very many zero pages) could keep the
+    /// kernel walking them for seconds. It is not looked at: private pages count in full, also those that a fork shares; shared ones are
+    /// files of the job's, which count by themselves.
     fn rollup(&mut self, pid: u32, status: &Status) -> Result<Option<Rollup>, TreeError> {
         if status.page_tables > self.tables_max {
             return Ok(Some(Rollup {
