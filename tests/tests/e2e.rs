@@ -5,6 +5,7 @@
 
 mod e2e {
     pub(crate) mod escape;
+    pub(crate) mod hidden_memory;
     pub(crate) mod limits;
     pub(crate) mod mistakes;
     pub(crate) mod queue;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         e2e::run::TESTS,
         e2e::mistakes::TESTS,
         e2e::limits::TESTS,
+        e2e::hidden_memory::TESTS,
         e2e::escape::TESTS,
         e2e::queue::TESTS,
         e2e::rude_clients::TESTS,

@@ -12,14 +12,14 @@
 //! | bytes in pipes | `fs.pipe-user-pages-soft`: 64 MiB a user, and past that two pages for each pipe: 4 KiB for each descriptor that the limits allow |
 //! | rules of Landlock rulesets | the calls that make them are refused (`ENOSYS`) |
 //! | epoll items, queues of inotify | the kernel's limits per user (`epoll.max_user_watches`), the slot's on inotify: some hundred MiB |
-//! | one address space handed on by tasks that live some µs each, behind a first thread that has ended or from process to process | nothing but the wall time, and `RLIMIT_AS` |
+//! | memory that changes hands during a look: tasks that live some µs each | a look during which one was born is taken for none; after two such the tree is stopped for a look, see `proc/standstill.rs` |
 //! | bytes in sockets | counted, see `sockets`; their buffers cannot be made larger |
 //! | page tables between two looks | the address space (`RLIMIT_AS`): 1/512 of it a process |
 //! | huge pages: 8 MiB per ms instead of 3 | switched off for the job (`PR_SET_THP_DISABLE`) |
 //! | CPU time of children that live a few ms and that nobody waits for | the wall time: `timeout_ms × cpus` |
 //! | more memory than the limit between two looks | nothing; some MiB per ms since the last look, 5 to 100 ms ago |
 //! | shared memory without a file (`MAP_SHARED` with `MAP_ANONYMOUS`, `/dev/zero`): what is unmapped of it stays | the first is refused (`EPERM`), the second is `/dev/full`, which reads the same and cannot be mapped |
-//! | all of a tree that is too large and too busy to be looked at in seconds | three such looks in a row end it for its memory, if the upper bound is above the limit; else its wall time |
+//! | all of a tree that is too large and too busy to be looked at in seconds | stopped for the next look; three that are late in a row end it for its memory, if the upper bound is above the limit |
 //! | calls that a limit makes fail | what lasts is seen: for half of the time since the start, or for 100 ms (descriptors: 250 ms); or, of processes and disk, to the end |
 //!
 //! Therefore the outcome says `measured_by: sampling`.
@@ -51,12 +51,15 @@ use wpool_sys::wait::ResourceUsage;
 use self::kernel::KernelWatch;
 use self::proc::{TreeError, TreeReader};
 use self::reading::Room;
-use self::sampler::{Read, Reading, Sampler, Step};
+use self::sampler::{Read, Reading, Round, Sampler, Step};
 use self::verdict::{Account, Excess};
 use crate::cgroup::{CgroupError, Meter};
 
 /// How long one look may take: meanwhile the worker answers nobody.
 const ROUND_MAX: Duration = Duration::from_millis(500);
+
+/// Looks at one tree that stands still: the second sees what was born just before.
+const STILL_LOOKS_MAX: u32 = 3;
 
 /// A job cannot be watched, and has to be ended.
 #[derive(Debug, thiserror::Error)]
@@ -224,19 +227,55 @@ impl Sampling {
         if self.init_resident_max_bytes.is_none() {
             self.init_resident_max_bytes = Some(self.tree.init_resident_max()?);
         }
-        let mut step = self.sampler.wake(started.elapsed());
+        if self.sampler.wants_standstill()
+            && let Some(standstill) = self.tree.stop()?
+        {
+            let found = self.look_at_still(started);
+            self.tree.resume(&standstill)?;
+            return found;
+        }
+        let (found, round) = self.look(started)?;
+        Ok(found.map(|()| self.sampler.close(started.elapsed(), round)))
+    }
+
+    /// Looks at a tree that was stopped; births that were under way then may need a second look.
+    fn look_at_still(&mut self, started: Instant) -> Result<Result<Duration, Excess>, TreeError> {
+        let mut tries = 1;
         loop {
+            let (found, round) = self.look(started)?;
+            let round = match round {
+                Round::Torn if tries < STILL_LOOKS_MAX && found.is_ok() => {
+                    tries += 1;
+                    continue;
+                }
+                Round::Torn => Round::Torn,
+                Round::Whole | Round::Still => Round::Still,
+            };
+            return Ok(found.map(|()| self.sampler.close(started.elapsed(), round)));
+        }
+    }
+
+    /// Reads what the sampler asks for: the limit that is reached if one is, and whether something can have been missed.
+    fn look(&mut self, started: Instant) -> Result<(Result<(), Excess>, Round), TreeError> {
+        let born_before = self.tree.last_born()?;
+        let mut step = self.sampler.wake(started.elapsed());
+        let found = loop {
             let reading = match step {
                 Step::Read(Read::Sums) => Reading::Sums(self.tree.sums()?),
                 Step::Read(Read::Split) => Reading::Split(self.tree.split()?),
                 Step::Read(Read::Exact(enough)) => Reading::Exact(self.tree.exact(enough)?),
-                Step::Read(Read::FilesMapped) => Reading::FilesMapped(self.tree.files_mapped()?),
                 Step::Read(Read::Descriptors) => Reading::Descriptors(self.tree.descriptors_max()?),
-                Step::Wait(until) => return Ok(Ok(until)),
-                Step::End(excess) => return Ok(Err(excess)),
+                Step::Done => break Ok(()),
+                Step::End(excess) => break Err(excess),
             };
             step = self.sampler.take(started.elapsed(), reading);
-        }
+        };
+        let round = if self.tree.last_born()? == born_before {
+            Round::Whole
+        } else {
+            Round::Torn
+        };
+        Ok((found, round))
     }
 
     fn finish(mut self, wall: Duration, remains: Remains) -> Result<Account, TreeError> {

@@ -268,8 +268,9 @@ fn shared_memory_counts_once_and_it_counts() {
     let many = |mib| {
         format!(
             "{TOUCH}
-shared = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS
-kept = touch({mib}, shared)
+file = os.open('/mnt/file', os.O_RDWR | os.O_CREAT)
+os.truncate(file, {mib} << 20)
+kept = touch({mib}, mmap.MAP_SHARED, file)
 for _ in range(6):
     if os.fork() == 0:
         sum(kept[page] for page in range(0, {mib} << 20, 4096))
@@ -287,31 +288,6 @@ time.sleep(1.0)"
         watched.account
     );
     let watched = watch(&with_memory_mib(128), 2, &many(160)).unwrap();
-    assert_eq!(watched.excess.unwrap().limit, LimitName::Memory);
-}
-
-#[test]
-fn files_count_once_if_they_are_mapped_and_beside_other_shared_memory() {
-    let file = format!(
-        "{TOUCH}
-file = os.open('/mnt/file', os.O_RDWR | os.O_CREAT)
-os.truncate(file, 80 << 20)
-kept = touch(80, mmap.MAP_SHARED, file)
-"
-    );
-    let script = format!("{file}\ntime.sleep(0.5)");
-    let Some(watched) = watch(&with_memory_mib(128), 1, &script) else {
-        return;
-    };
-    assert_eq!(watched.excess, None);
-    assert!(
-        (80..100).contains(&watched.peak_mib()),
-        "{:?}",
-        watched.account
-    );
-    let script =
-        format!("{file}\nmore = touch(80, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)\ntime.sleep(60)");
-    let watched = watch(&with_memory_mib(128), 1, &script).unwrap();
     assert_eq!(watched.excess.unwrap().limit, LimitName::Memory);
 }
 

@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use wpool_tests::test;
 use wpool_tests::trial::Test;
-use wpool_tests::wpool::{Daemon, Said, feed, resident_bytes, run, wpool};
+use wpool_tests::wpool::{Daemon, Said, resident_bytes, run};
 
 pub(crate) const TESTS: &[Test] = &[
     test!(wall_time_ends_a_job),
@@ -14,9 +14,6 @@ pub(crate) const TESTS: &[Test] = &[
     test!(memory_ends_a_job, "python3"),
     test!(memory_in_files_counts, "python3"),
     test!(shared_memory_is_counted_once, "python3"),
-    test!(memory_that_no_process_shows_cannot_be_had, "python3"),
-    test!(a_process_without_its_first_thread_is_counted, "gcc"),
-    test!(a_file_that_is_mapped_often_is_told_once, "python3"),
     test!(the_size_of_a_file_ends_a_job),
     test!(processes_are_refused_and_told, "python3"),
     test!(open_files_are_refused_and_told, "python3"),
@@ -184,65 +181,6 @@ fn shared_memory_is_counted_once() -> anyhow::Result<()> {
     ensure!(outcome["stdout"] == "well\n", "{outcome}");
     let peak = outcome["usage"]["memory_peak_bytes"].as_u64();
     ensure!(peak.is_some_and(|peak| peak > 90 << 20), "{outcome}");
-    Ok(())
-}
-
-fn memory_that_no_process_shows_cannot_be_had() -> anyhow::Result<()> {
-    // Pages of shared memory stay when they are unmapped, or given up, in all mappings but a corner of one. `run` samples.
-    let code = "import mmap, os
-def shared(fd):
-    try: return mmap.mmap(fd, 8 << 20)
-    except OSError as error: return error.strerror
-zero = os.open('/dev/zero', os.O_RDWR)
-print(shared(-1), shared(zero), os.read(zero, 3), sep='|')
-with open('file', 'wb') as file: file.truncate(8 << 20)
-print(len(shared(os.open('file', os.O_RDWR))))";
-    let (_, outcome) = python(&[], code)?;
-    let expected = "Operation not permitted|No such device|b'\\x00\\x00\\x00'\n8388608\n";
-    ensure!(outcome["stdout"] == expected, "{outcome}");
-    Ok(())
-}
-
-fn a_process_without_its_first_thread_is_counted() -> anyhow::Result<()> {
-    let source = "
-#include <pthread.h>
-#include <stdlib.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-static void *touch(void *unused) {
-    usleep(200000);
-    for (size_t megabyte = 0;; megabyte++) {
-        volatile char *more = malloc(1 << 20);
-        for (size_t n = 0; more && n < 1 << 20; n += 4096) more[n] = 1;
-    }
-}
-int main(void) {
-    pthread_t thread;
-    pthread_create(&thread, 0, touch, 0);
-    syscall(SYS_exit, 0);
-}";
-    let script = "cat > t.c && gcc -O1 -pthread t.c -o t && exec ./t";
-    let arguments = ["run", "--json", "--stdin", "-", "--timeout", "20s"];
-    let program = ["--", "sh", "-c", script];
-    let command = wpool(arguments.iter().chain(&program));
-    let said = feed(command, source.as_bytes())?;
-    let outcome = said.json()?;
-    ensure!(outcome["cause"]["limit"] == "memory", "{outcome}");
-    Ok(())
-}
-
-fn a_file_that_is_mapped_often_is_told_once() -> anyhow::Result<()> {
-    let code = "import mmap, time
-with open('/dev/shm/file', 'wb') as file: file.write(bytes(32 << 20))
-file, kept = open('/dev/shm/file', 'r+b'), []
-for _ in range(20):
-    kept.append(mmap.mmap(file.fileno(), 32 << 20))
-    for n in range(0, 32 << 20, 4096): kept[-1][n]
-time.sleep(0.5)";
-    let (said, outcome) = python(&["--memory", "256M"], code)?;
-    ensure!(said.code == 0, "{outcome}");
-    let peak = outcome["usage"]["memory_peak_bytes"].as_u64();
-    ensure!(peak.is_some_and(|peak| peak < 100 << 20), "{outcome}");
     Ok(())
 }
 

@@ -5,15 +5,13 @@
 //!     │ may be above, or a new peak
 //!   split ─── surely below, and a peak that needs no closer look ──▶ enough
 //!     │ may be above, or a new peak of many processes
-//!   exact ─── above, or below, however its shared memory is counted ──┐
-//!     │                                                               ▼
-//!   files mapped ──────────────────────────────────────────────▶ one process: enough, or over
-//!                                                                more: once again from the sums, then the same
+//!   exact ─────────────────────────────────────────────────────────▶ one process: enough, or over
+//!                                                                    more: once again from the sums, then the same
 //! ```
 //!
-//! Memory is: private pages, shared memory, page tables, each counted once, and what lies in the job's tmpfs and
-//! in its sockets.
-//! Mapped files of the host are not in it, as they are in no cgroup's either once somebody else has read them.
+//! Memory is: private pages and page tables, each counted once, and what lies in the job's tmpfs and in its sockets.
+//! All memory that a job's processes can share is in files of that tmpfs: there is no other kind without a cgroup, see
+//! [`super`]. Mapped files of the host are not in it, as they are in no cgroup's either once somebody else has read them.
 //!
 //! # Invariants
 //!
@@ -28,7 +26,8 @@ use std::time::Duration;
 
 use wpool_protocol::limits::{LimitName, Limits};
 
-use super::reading::{Disk, Exact, FilesMapped, Split, Sums};
+use super::reading::{Exact, Split, Sums};
+use super::sampler::Round;
 use super::verdict::{Excess, Shared};
 
 /// How fast one core can touch pages of 4 KiB, bytes per ms, as measured; a tree seen to grow faster is believed.
@@ -53,6 +52,9 @@ const SPLIT_EVERY: Duration = Duration::from_millis(500);
 /// Exact readings only to tell a peak may take one part of the time in so many.
 const TELLING_SHARE: u32 = 20;
 
+/// Rounds that may be torn before one finds the tree standing still.
+const TORN_MAX: u32 = 2;
+
 /// Rounds in a row that may be too late.
 const LATE_MAX: u32 = 3;
 
@@ -67,8 +69,6 @@ pub(super) enum MemoryStep {
     Split,
     /// Read memory with every page counted once.
     Exact,
-    /// Read what is mapped of the tmpfs.
-    FilesMapped,
     /// The limit is reached.
     Over(Excess),
 }
@@ -84,6 +84,10 @@ pub(super) struct MemoryWatch {
     shared: Shared,
     /// Rounds in a row that were too late to say whether the limit is reached.
     late: u32,
+    /// Rounds that can have missed something, since the last that cannot.
+    torn: u32,
+    /// Whether the last round missed nothing.
+    is_known: bool,
     looked_at: Duration,
     /// The sums' bound at the last look, and what is left to the limit by the best bound.
     bound: u64,
@@ -96,7 +100,6 @@ pub(super) struct MemoryWatch {
     /// What a first exact reading of several processes said; the second is to come.
     first: Option<u64>,
     sums: Sums,
-    exact: Exact,
 }
 
 impl MemoryWatch {
@@ -108,6 +111,8 @@ impl MemoryWatch {
             files_max: 0,
             shared: Shared::None,
             late: 0,
+            torn: 0,
+            is_known: true,
             looked_at: Duration::ZERO,
             bound: 0,
             headroom: limits.memory_bytes.0,
@@ -117,7 +122,6 @@ impl MemoryWatch {
             growth_per_ms: GROWTH_PER_MS,
             first: None,
             sums: Sums::default(),
-            exact: Exact::default(),
         }
     }
 
@@ -133,11 +137,34 @@ impl MemoryWatch {
         self.files_max
     }
 
+    /// A round is over.
+    pub(super) fn close(&mut self, round: Round) {
+        self.torn = match round {
+            Round::Whole => 0,
+            // The next may be torn again, and then does not have to be the second one.
+            Round::Still => TORN_MAX - 1,
+            Round::Torn => self.torn.saturating_add(1),
+        };
+        self.is_known = round != Round::Torn;
+    }
+
+    /// Whether the next round should find the tree standing still, since others go wrong.
+    pub(super) fn wants_standstill(&self) -> bool {
+        self.torn >= TORN_MAX || self.late > 0
+    }
+
     /// When to look next.
     pub(super) fn next_look(&self) -> Duration {
+        if !self.is_known {
+            return self.looked_at + LOOK_MIN;
+        }
         let cores = self.cores.min(2 * u64::from(self.sums.tasks.max(1)));
         let per_ms = self.growth_per_ms.max(GROWTH_PER_MS * cores);
-        let reached = Duration::from_millis(self.headroom / per_ms);
+        let mut reached = Duration::from_millis(self.headroom / per_ms);
+        if self.torn > 0 {
+            // It takes two looks to know more.
+            reached /= 2;
+        }
         self.looked_at + reached.clamp(LOOK_MIN, LOOK_MAX)
     }
 
@@ -162,23 +189,21 @@ impl MemoryWatch {
     }
 
     pub(super) fn take_split(&mut self, now: Duration, split: &Split) -> MemoryStep {
-        let Disk { used_bytes, .. } = self.sums.disk;
         if split.shared_bytes > 0 {
             self.shared = Shared::Some;
         }
-        let held = split.private_bytes + split.shared_bytes;
-        let kernel = split.page_table_bytes + split.sockets_bytes;
-        let bound = held + kernel + used_bytes;
+        let elsewhere = split.page_table_bytes + split.sockets_bytes + self.sums.disk.used_bytes;
+        let bound = split.private_bytes + elsewhere;
         self.split_at = now;
         self.discount = self.bound.saturating_sub(bound);
-        self.files_max = self
-            .files_max
-            .max(self.sums.resident_bytes.saturating_sub(held));
+        let mapped = split.private_bytes + split.shared_bytes;
+        let files = self.sums.resident_bytes.saturating_sub(mapped);
+        self.files_max = self.files_max.max(files);
         let alone = self.sums.processes <= 1;
         let certain = if alone {
-            split.private_bytes + kernel + used_bytes
+            bound
         } else {
-            split.largest_bytes.max(used_bytes)
+            split.largest_bytes.max(self.sums.disk.used_bytes)
         };
         // Where the limit is near, the reading to come says how much it really was.
         self.headroom = self.limit.saturating_sub(loosely(bound));
@@ -188,9 +213,7 @@ impl MemoryWatch {
         self.late = 0;
         self.peak = self.peak.max(certain);
         let tells = bound > with_part(self.peak) && now >= self.telling_from;
-        // What is shared may be files of the job's, or one of them mapped in many places.
-        let is_certain = alone && split.shared_bytes == 0;
-        if !is_certain && (tells || self.first.is_some()) {
+        if !alone && (tells || self.first.is_some()) {
             MemoryStep::Exact
         } else {
             self.first = None;
@@ -205,53 +228,13 @@ impl MemoryWatch {
         now: Duration,
         exact: &Exact,
     ) -> MemoryStep {
-        self.exact = *exact;
         self.late = 0;
         self.telling_from = now + now.saturating_sub(asked_at) * (TELLING_SHARE - 1);
-        let used_bytes = self.sums.disk.used_bytes;
-        let own = exact.private_bytes + exact.page_table_bytes + exact.sockets_bytes;
-        let certain = own + exact.shared_bytes.max(used_bytes);
-        let bound = own + exact.shared_bytes + used_bytes;
-        self.headroom = self.limit.saturating_sub(bound);
-        if certain < self.limit && bound >= self.limit {
-            MemoryStep::FilesMapped
-        } else {
-            self.judge(now, certain)
-        }
-    }
-
-    pub(super) fn take_files_mapped(&mut self, now: Duration, mapped: FilesMapped) -> MemoryStep {
-        let exact = &self.exact;
-        let used_bytes = self.sums.disk.used_bytes;
-        // Of a process that ended meanwhile nothing is known: it may have had every shared page from a file.
-        let elsewhere = match mapped.gone {
-            0 => exact.shared_bytes.saturating_sub(mapped.bytes),
-            _ => exact.shared_bytes.saturating_sub(used_bytes),
-        };
-        let own = exact.private_bytes + exact.page_table_bytes + exact.sockets_bytes;
-        let held = own + elsewhere + used_bytes;
+        let elsewhere = exact.page_table_bytes + exact.sockets_bytes + self.sums.disk.used_bytes;
+        let held = exact.private_bytes + elsewhere;
         self.headroom = self.limit.saturating_sub(held);
-        self.judge(now, held)
-    }
-
-    /// The time for a round was over before it could say whether the limit is reached. A tree that makes itself uncountable while its
-    /// upper bound is above the limit is taken for above it, after a few tries that have longer each.
-    pub(super) fn take_late(&mut self, now: Duration) -> MemoryStep {
-        self.late += 1;
-        if self.headroom > 0 || self.late < LATE_MAX {
-            return MemoryStep::Enough;
-        }
-        MemoryStep::Over(Excess {
-            limit: LimitName::Memory,
-            peak: self.limit,
-            at: now,
-        })
-    }
-
-    /// Decides on what the tree holds by the last exact reading.
-    fn judge(&mut self, now: Duration, held: u64) -> MemoryStep {
         let certain = match self.first.take() {
-            _ if self.exact.address_spaces <= 1 => held,
+            _ if exact.address_spaces <= 1 => held,
             Some(first) => held.min(first),
             None if held > with_part(self.peak) || held >= self.limit => {
                 self.first = Some(held);
@@ -266,6 +249,20 @@ impl MemoryWatch {
         MemoryStep::Over(Excess {
             limit: LimitName::Memory,
             peak: certain,
+            at: now,
+        })
+    }
+
+    /// The time for a round was over before it could say whether the limit is reached. A tree that makes itself uncountable while its
+    /// upper bound is above the limit is taken for above it, after a few tries that have longer each.
+    pub(super) fn take_late(&mut self, now: Duration) -> MemoryStep {
+        self.late += 1;
+        if self.headroom > 0 || self.late < LATE_MAX {
+            return MemoryStep::Enough;
+        }
+        MemoryStep::Over(Excess {
+            limit: LimitName::Memory,
+            peak: self.limit,
             at: now,
         })
     }
@@ -318,11 +315,10 @@ mod tests {
         }
     }
 
-    fn exact(private_mib: u64, shared_mib: u64, address_spaces: u32) -> Exact {
+    fn exact(private_mib: u64, address_spaces: u32) -> Exact {
         Exact {
             sockets_bytes: 0,
             private_bytes: private_mib * MIB,
-            shared_bytes: shared_mib * MIB,
             page_table_bytes: 0,
             address_spaces,
         }
@@ -372,7 +368,7 @@ mod tests {
             watch.take_split(at(10), &split(130, 0, 130)),
             MemoryStep::Exact
         );
-        let over = watch.take_exact(at(10), at(11), &exact(129, 0, 1));
+        let over = watch.take_exact(at(10), at(11), &exact(129, 1));
         assert!(matches!(over, MemoryStep::Over(Excess { peak, .. }) if peak == 129 * MIB));
     }
 
@@ -385,7 +381,7 @@ mod tests {
                 watch.take_split(at(10), &split(290, 0, 100)),
                 MemoryStep::Exact
             );
-            watch.take_exact(at(10), at(12), &exact(mib, 0, 3))
+            watch.take_exact(at(10), at(12), &exact(mib, 3))
         };
         assert_eq!(round(&mut watch, 140), MemoryStep::Again);
         assert_eq!(round(&mut watch, 100), MemoryStep::Enough);
@@ -397,32 +393,19 @@ mod tests {
     }
 
     #[test]
-    fn mapped_files_and_other_shared_memory_are_told_apart_where_it_matters() {
+    fn mapped_files_count_once_wherever_they_are_mapped() {
         let mut watch = watch(128);
-        assert_eq!(
-            watch.take_sums(at(10), &sums(1, 100, 90)),
-            MemoryStep::Split
-        );
-        assert_eq!(
-            watch.take_split(at(10), &split(10, 90, 100)),
-            MemoryStep::Exact
-        );
-        let step = watch.take_exact(at(10), at(11), &exact(10, 90, 1));
-        assert_eq!(step, MemoryStep::FilesMapped);
-        let all_files = FilesMapped {
-            bytes: 90 * MIB,
-            gone: 0,
-        };
-        assert_eq!(
-            watch.take_files_mapped(at(11), all_files),
-            MemoryStep::Enough
-        );
-        assert_eq!(watch.peak(), 100 * MIB);
-        let no_file = FilesMapped::default();
-        assert!(matches!(
-            watch.take_files_mapped(at(11), no_file),
-            MemoryStep::Over(_)
-        ));
+        watch.take_sums(at(10), &sums(4, 360, 90));
+        let step = watch.take_split(at(10), &split(4, 350, 2));
+        assert_eq!(step, MemoryStep::Enough);
+        assert_eq!(watch.peak(), 90 * MIB);
+        watch.take_sums(at(20), &sums(4, 400, 90));
+        let step = watch.take_split(at(20), &split(50, 350, 30));
+        assert_eq!(step, MemoryStep::Exact);
+        for expected in [MemoryStep::Again, MemoryStep::Enough] {
+            assert_eq!(watch.take_exact(at(20), at(21), &exact(20, 4)), expected);
+        }
+        assert_eq!(watch.peak(), 110 * MIB);
     }
 
     #[test]
@@ -440,6 +423,26 @@ mod tests {
             far.take_split(at(10), &split(290, 0, 100));
             assert_eq!(far.take_late(at(500 * n)), MemoryStep::Enough);
         }
+    }
+
+    #[test]
+    fn a_tree_that_cannot_be_seen_whole_is_looked_at_soon_and_standing_still() {
+        let mut watch = watch(1_024);
+        let mut look = |ms, round| {
+            watch.take_sums(at(ms), &sums(3, 20, 0));
+            watch.close(round);
+            (watch.next_look(), watch.wants_standstill())
+        };
+        assert_eq!(look(10, Round::Whole), (at(110), false));
+        assert_eq!(look(110, Round::Torn), (at(115), false));
+        assert_eq!(look(115, Round::Torn), (at(120), true));
+        // Known for now; the next that is torn is one too many.
+        assert_eq!(look(120, Round::Still), (at(220), false));
+        assert_eq!(look(220, Round::Torn), (at(225), true));
+        assert_eq!(look(225, Round::Whole), (at(325), false));
+        assert_eq!(look(325, Round::Torn), (at(330), false));
+        watch.take_late(at(900));
+        assert!(watch.wants_standstill());
     }
 
     #[test]
@@ -464,24 +467,11 @@ mod tests {
         assert_eq!(watch.take_split(at(20), &held), MemoryStep::Exact);
         let held = Exact {
             sockets_bytes: 90 * MIB,
-            ..exact(40, 0, 1)
+            ..exact(40, 1)
         };
         assert!(matches!(
             watch.take_exact(at(20), at(21), &held),
             MemoryStep::Over(Excess { peak, .. }) if peak == 130 * MIB
         ));
-    }
-
-    #[test]
-    fn a_process_that_ends_while_it_is_asked_is_not_taken_for_more_than_it_was() {
-        let mut watch = watch(128);
-        watch.take_sums(at(10), &sums(1, 85, 80));
-        watch.take_split(at(10), &split(5, 80, 85));
-        assert_eq!(
-            watch.take_exact(at(10), at(10), &exact(5, 80, 1)),
-            MemoryStep::FilesMapped
-        );
-        let ended = FilesMapped { bytes: 0, gone: 1 };
-        assert_eq!(watch.take_files_mapped(at(11), ended), MemoryStep::Enough);
     }
 }

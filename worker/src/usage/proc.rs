@@ -19,6 +19,7 @@
 
 mod ledger;
 mod memory;
+mod standstill;
 mod text;
 
 use std::collections::BTreeMap;
@@ -34,7 +35,8 @@ use rustix::io::Errno;
 use wpool_sys::kcmp;
 
 use self::ledger::{Ledger, Times, Tree};
-use self::text::{Stat, Status};
+use self::standstill::Births;
+use self::text::{Stat, State, Status};
 use super::reading::{Disk, Room, Sums};
 use super::sockets::{SOCKET_BYTES_MAX, SocketReader};
 
@@ -73,7 +75,8 @@ pub struct TreeReader {
     namespace: Vec<u8>,
     depth: u32,
     own_pid: u32,
-    disk: Option<JobDisk>,
+    /// In the job's tmpfs.
+    disk: Option<OwnedFd>,
     sockets: SocketReader,
     /// How many sockets there were at the last [`TreeReader::sums`].
     sockets_count: u64,
@@ -82,6 +85,9 @@ pub struct TreeReader {
     stats: BTreeMap<u32, OwnedFd>,
     /// Of a process whose first thread has ended and others have not: one that lives, through which it can be read.
     threads: BTreeMap<u32, u32>,
+    /// Who was found stopped at the last [`TreeReader::sums`].
+    stopped: Vec<u32>,
+    births: Option<Births>,
     ledger: Ledger,
     entries: Vec<u8>,
     buffer: Vec<u8>,
@@ -92,14 +98,6 @@ pub struct TreeReader {
     until: Option<Instant>,
     /// Page tables of a process, bytes, up to which what it maps is looked at.
     tables_max: u64,
-}
-
-/// The job's tmpfs.
-#[derive(Debug)]
-struct JobDisk {
-    place: OwnedFd,
-    major: u32,
-    minor: u32,
 }
 
 impl TreeReader {
@@ -129,15 +127,20 @@ impl TreeReader {
             sockets: SocketReader::new(proc.as_fd(), init, own_pid)
                 .map_err(reading("the sockets"))?,
             sockets_count: 0,
+            births: Births::new(proc.as_fd(), own_pid)?,
             proc,
             init,
             namespace,
             depth: 0,
             own_pid,
-            disk: disk.map(JobDisk::new).transpose()?,
+            disk: match disk {
+                Some(place) => Some(place.try_clone_to_owned().map_err(reading("the disk"))?),
+                None => None,
+            },
             members: Vec::new(),
             stats: BTreeMap::new(),
             threads: BTreeMap::new(),
+            stopped: Vec::new(),
             ledger: Ledger::default(),
             entries: Vec::with_capacity(16 << 10),
             buffer: vec![0; 8 << 10],
@@ -185,6 +188,7 @@ impl TreeReader {
         };
         self.members.clear();
         self.threads.clear();
+        self.stopped.clear();
         let mut tree = Tree::new();
         for pid in pids {
             self.go_on()?;
@@ -198,6 +202,9 @@ impl TreeReader {
             if pid != self.init {
                 times.own = cpu_clock(pid).unwrap_or_else(|| self.ticks(stat.own_ticks));
                 self.members.push(pid);
+                if stat.state == State::Stopped {
+                    self.stopped.push(pid);
+                }
                 sums.processes += 1;
                 sums.tasks = sums.tasks.saturating_add(stat.threads);
                 let resident = stat.resident_pages.saturating_mul(self.page_bytes);
@@ -280,7 +287,7 @@ impl TreeReader {
     pub fn disk(&self) -> Result<Disk, TreeError> {
         self.disk
             .as_ref()
-            .map_or(Ok(Disk::default()), |disk| disk_of(disk.place.as_fd()))
+            .map_or(Ok(Disk::default()), |disk| disk_of(disk.as_fd()))
     }
 
     fn count_descriptors(&mut self, pid: u32) -> Result<u32, TreeError> {
@@ -341,7 +348,7 @@ impl TreeReader {
         let Some(mut stat) = Stat::parse(self.text()) else {
             return Ok(None);
         };
-        if stat.is_zombie && stat.threads > 1 {
+        if stat.state == State::Ended && stat.threads > 1 {
             let thread = self.live_thread(pid).map_err(reading("the threads"))?;
             if let Some(thread) = thread {
                 self.threads.insert(pid, thread);
@@ -480,17 +487,6 @@ impl TreeReader {
     }
 }
 
-impl JobDisk {
-    fn new(place: BorrowedFd<'_>) -> Result<Self, TreeError> {
-        let stat = rustix::fs::fstat(place).map_err(reading("the disk"))?;
-        Ok(Self {
-            place: place.try_clone_to_owned().map_err(reading("the disk"))?,
-            major: rustix::fs::major(stat.st_dev),
-            minor: rustix::fs::minor(stat.st_dev),
-        })
-    }
-}
-
 /// How full the file system of `place` is.
 ///
 /// # Errors
@@ -527,10 +523,6 @@ fn cpu_clock(pid: u32) -> Option<Duration> {
 
 fn is_gone(error: Errno) -> bool {
     matches!(error, Errno::SRCH | Errno::NOENT)
-}
-
-fn is_gone_io(error: &io::Error) -> bool {
-    Errno::from_io_error(error).is_some_and(is_gone)
 }
 
 fn is_refused(error: &io::Error) -> bool {

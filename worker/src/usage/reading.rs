@@ -5,7 +5,6 @@
 //! | [`Sums`] | 0.25 ms | an upper bound: shared pages count once for each sharer, files count |
 //! | [`Split`] | 0.5 ms | an upper bound, without files |
 //! | [`Exact`] | 2.5 ms, and more with every page | each page once |
-//! | [`FilesMapped`] | as [`Exact`] or more | tells mapped files of the job's tmpfs from other shared memory |
 //!
 //! # Invariants
 //!
@@ -68,26 +67,15 @@ pub struct Split {
     pub sockets_bytes: u64,
 }
 
-/// Memory with every page counted once.
+/// Memory with every page counted once, but for mapped files: those of the job's are in [`Disk`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exact {
     /// Private pages.
     pub private_bytes: u64,
-    /// Mapped shared memory, mapped files of the job's tmpfs included.
-    pub shared_bytes: u64,
     /// Page tables.
     pub page_table_bytes: u64,
     /// What lies in sockets; of a few sockets, nothing.
     pub sockets_bytes: u64,
     /// Address spaces that were read; with one, no page can have moved from one to another meanwhile.
     pub address_spaces: u32,
-}
-
-/// Pages of the job's tmpfs that are mapped: they are in [`Exact::shared_bytes`] and in [`Disk`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FilesMapped {
-    /// Each page once.
-    pub bytes: u64,
-    /// Processes that ended before they could be asked: what they had mapped is not in `bytes`.
-    pub gone: u32,
 }

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!              wake                 take                              take
-//!   waiting ────────▶ Read(Sums) ────────▶ Read(Split │ Exact │ …) ────────▶ … ──▶ Wait(until) or End(excess)
+//!   waiting ────────▶ Read(Sums) ────────▶ Read(Split │ Exact │ …) ────────▶ … ──▶ Done or End(excess)
+//!      ▲                                                                          │
+//!      └──────────────────────────────────── close ───────────────────────────────┘
 //! ```
 //!
 //! # Invariants
@@ -17,7 +19,7 @@ use wpool_protocol::limits::{LimitName, Limits};
 
 use super::cpu::{CpuFinding, CpuWatch};
 use super::memory::{MemoryStep, MemoryWatch};
-use super::reading::{Exact, FilesMapped, Room, Split, Sums};
+use super::reading::{Exact, Room, Split, Sums};
 use super::verdict::{Excess, Sampled};
 
 /// Looking may take one part of the time in so many.
@@ -35,10 +37,21 @@ const DESCRIPTORS_EVERY: Duration = Duration::from_millis(250);
 pub enum Step {
     /// Read this, then [`Sampler::take`] it.
     Read(Read),
-    /// Nothing until then, after the job's start.
-    Wait(Duration),
+    /// Nothing more: [`Sampler::close`] the round.
+    Done,
     /// End the job.
     End(Excess),
+}
+
+/// Whether a round can have missed memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Round {
+    /// It cannot: nobody was born meanwhile.
+    Whole,
+    /// The same, and the tree was held still for it.
+    Still,
+    /// It can.
+    Torn,
 }
 
 /// What to read; see [`super::reading`].
@@ -50,8 +63,6 @@ pub enum Read {
     Split,
     /// [`Exact`], up to so many bytes.
     Exact(u64),
-    /// [`FilesMapped`].
-    FilesMapped,
     /// The most descriptors that one process has open.
     Descriptors,
 }
@@ -65,8 +76,6 @@ pub enum Reading {
     Split(Split),
     /// The answer to [`Read::Exact`].
     Exact(Exact),
-    /// The answer to [`Read::FilesMapped`].
-    FilesMapped(FilesMapped),
     /// The answer to [`Read::Descriptors`].
     Descriptors(u32),
 }
@@ -110,11 +119,7 @@ impl Sampler {
     pub(super) fn late(&mut self, now: Duration) -> Option<Excess> {
         match self.memory.take_late(now) {
             MemoryStep::Over(excess) => Some(excess),
-            MemoryStep::Enough
-            | MemoryStep::Again
-            | MemoryStep::Split
-            | MemoryStep::Exact
-            | MemoryStep::FilesMapped => None,
+            MemoryStep::Enough | MemoryStep::Again | MemoryStep::Split | MemoryStep::Exact => None,
         }
     }
 
@@ -138,7 +143,6 @@ impl Sampler {
             },
             Reading::Split(split) => self.memory.take_split(now, &split),
             Reading::Exact(exact) => self.memory.take_exact(self.asked_at, now, &exact),
-            Reading::FilesMapped(mapped) => self.memory.take_files_mapped(now, mapped),
             Reading::Descriptors(most) => {
                 self.descriptors_at = now;
                 if most >= self.limits.open_files {
@@ -151,15 +155,25 @@ impl Sampler {
             MemoryStep::Again => self.ask(now, Read::Sums),
             MemoryStep::Split => self.ask(now, Read::Split),
             MemoryStep::Exact => self.ask(now, Read::Exact(self.limits.memory_bytes.0)),
-            MemoryStep::FilesMapped => self.ask(now, Read::FilesMapped),
             MemoryStep::Over(excess) => Step::End(excess),
             MemoryStep::Enough
                 if now >= self.descriptors_at + self.descriptors_at.min(DESCRIPTORS_EVERY) =>
             {
                 self.ask(now, Read::Descriptors)
             }
-            MemoryStep::Enough => Step::Wait(self.next_look(now)),
+            MemoryStep::Enough => Step::Done,
         }
+    }
+
+    /// The round is over; when to [`Sampler::wake`] next.
+    pub fn close(&mut self, now: Duration, round: Round) -> Duration {
+        self.memory.close(round);
+        self.next_look(now)
+    }
+
+    /// Whether the next round should find the tree standing still.
+    pub(super) fn wants_standstill(&self) -> bool {
+        self.memory.wants_standstill()
     }
 
     fn take_sums(&mut self, now: Duration, sums: &Sums) -> Result<MemoryStep, Step> {
@@ -291,13 +305,8 @@ mod tests {
                 Read::Exact(_) => Reading::Exact(Exact {
                     sockets_bytes: 0,
                     private_bytes: private_bytes / self.sharers(),
-                    shared_bytes: used_bytes,
                     page_table_bytes: 0,
                     address_spaces: self.tasks,
-                }),
-                Read::FilesMapped => Reading::FilesMapped(FilesMapped {
-                    bytes: used_bytes,
-                    gone: 0,
                 }),
                 Read::Descriptors => Reading::Descriptors(3),
             }
@@ -351,7 +360,8 @@ mod tests {
                         break;
                     }
                     Step::Read(_) => unreachable!(),
-                    Step::Wait(until) => {
+                    Step::Done => {
+                        let until = sampler.close(now, Round::Whole);
                         prop_assert!(cpu < Duration::from_secs(2) && tree.held() < 256 * MIB);
                         let spent = now.saturating_sub(began);
                         prop_assert!(until >= now + spent * (SHARE - 1));
@@ -388,6 +398,7 @@ mod tests {
                 };
                 step = sampler.take(now, reading);
             }
+            sampler.close(now, Round::Whole);
         }
         let expected = [LimitName::Processes, LimitName::Disk, LimitName::OpenFiles];
         assert_eq!(sampler.limits_hit(), expected);

@@ -1,4 +1,4 @@
-//! The texts of `/proc/PID/{stat,status,smaps_rollup,smaps}`: bytes in, numbers out.
+//! The texts of `/proc/PID/{stat,status,smaps_rollup}`: bytes in, numbers out.
 //!
 //! Formats: proc(5). Sizes are given in bytes whatever the file's unit is.
 //!
@@ -15,8 +15,8 @@ pub(super) struct Stat {
     pub(super) own_ticks: u64,
     /// CPU time of children that it has waited for, and of theirs, in ticks.
     pub(super) reaped_ticks: u64,
-    /// Whether its first thread has ended.
-    pub(super) is_zombie: bool,
+    /// What its first thread does.
+    pub(super) state: State,
     /// Its threads.
     pub(super) threads: u32,
     /// When it began, in ticks since the machine's start.
@@ -27,6 +27,18 @@ pub(super) struct Stat {
     pub(super) resident_pages: u64,
 }
 
+/// What a thread does, as far as it matters here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum State {
+    /// It runs or waits.
+    #[default]
+    Alive,
+    /// It was stopped by a signal.
+    Stopped,
+    /// It has ended.
+    Ended,
+}
+
 impl Stat {
     /// `None` if this is no `stat` at all.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
@@ -35,7 +47,11 @@ impl Stat {
             .ok()?
             .split_ascii_whitespace();
         // proc(5) counts from 1, and the first field after the name is number 3, the state.
-        let is_zombie = matches!(fields.next()?, "Z" | "X");
+        let state = match fields.next()? {
+            "Z" | "X" => State::Ended,
+            "T" => State::Stopped,
+            _ => State::Alive,
+        };
         let mut next_field = 4;
         let mut field = |number: usize| -> Option<u64> {
             let value = fields.nth(number - next_field)?;
@@ -48,7 +64,7 @@ impl Stat {
         Some(Self {
             own_ticks,
             reaped_ticks,
-            is_zombie,
+            state,
             threads: u32::try_from(field(20)?).ok()?,
             began: field(22)?,
             address_space_bytes: field(23)?,
@@ -95,89 +111,17 @@ impl Status {
     }
 }
 
-/// What `smaps_rollup` says: pages that n processes share count for one n-th.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Rollup {
-    /// Private pages, swapped out ones and huge ones included, bytes.
-    pub(super) private: u64,
-    /// Shared memory, files of a tmpfs included, bytes.
-    pub(super) shared: u64,
-}
-
-impl Rollup {
-    pub(super) fn parse(text: &[u8]) -> Self {
-        let mut rollup = Self::default();
-        for (name, bytes) in sizes(text) {
-            match name {
-                b"Pss_Anon" | b"SwapPss" | b"Private_Hugetlb" | b"Shared_Hugetlb" => {
-                    rollup.private += bytes;
-                }
-                b"Pss_Shmem" => rollup.shared = bytes,
-                _ => {}
-            }
-        }
-        rollup
-    }
-}
-
-/// Adds up, line by line of `smaps`, the pages of files on one device.
-#[derive(Debug)]
-pub(super) struct Mappings {
-    device: String,
-    on_device: bool,
-    proportional: u64,
-    resident: u64,
-    private: u64,
-    total: u64,
-}
-
-impl Mappings {
-    /// Looks for the device with this major and minor number.
-    pub(super) fn of_device(major: u32, minor: u32) -> Self {
-        Self {
-            device: format!("{major:02x}:{minor:02x}"),
-            on_device: false,
-            proportional: 0,
-            resident: 0,
-            private: 0,
-            total: 0,
-        }
-    }
-
-    /// Takes the next line.
-    pub(super) fn line(&mut self, line: &[u8]) {
-        let mut words = line.split(u8::is_ascii_whitespace);
-        // A mapping's first line is "START-END PERMISSIONS OFFSET DEVICE INODE NAME"; the others "Name: …".
-        if words.next().is_some_and(|word| !word.ends_with(b":")) {
-            self.close_mapping();
-            let device = words.nth(2).unwrap_or_default();
-            self.on_device = device == self.device.as_bytes();
-        } else if self.on_device
-            && let Some((name, bytes)) = size(line)
-        {
-            match name {
-                b"Rss" => self.resident = bytes,
-                b"Pss" => self.proportional = bytes,
-                b"Anonymous" => self.private = bytes,
-                _ => {}
-            }
-        }
-    }
-
-    /// The sum, bytes.
-    pub(super) fn finish(mut self) -> u64 {
-        self.close_mapping();
-        self.total
-    }
-
-    /// Counts the pages of the file itself: those a private mapping has copied are private memory.
-    fn close_mapping(&mut self) {
-        if let Some(of_resident) = self.private.checked_mul(self.proportional) {
-            let copied = of_resident.checked_div(self.resident).unwrap_or(0);
-            self.total += self.proportional.saturating_sub(copied);
-        }
-        (self.proportional, self.resident, self.private) = (0, 0, 0);
-    }
+/// Private memory by a text of `smaps_rollup`, bytes, swapped out pages and huge ones included: a page that n processes share
+/// counts for one n-th.
+pub(super) fn private_part(text: &[u8]) -> u64 {
+    let is_private = |name: &[u8]| {
+        matches!(
+            name,
+            b"Pss_Anon" | b"SwapPss" | b"Private_Hugetlb" | b"Shared_Hugetlb"
+        )
+    };
+    let private = sizes(text).filter(|&(name, _)| is_private(name));
+    private.map(|(_, bytes)| bytes).sum()
 }
 
 /// The lines of the form `Name:   123 kB`.
@@ -206,7 +150,7 @@ mod tests {
         assert_eq!(
             Stat::parse(text),
             Some(Stat {
-                is_zombie: false,
+                state: State::Alive,
                 own_ticks: 18,
                 reaped_ticks: 325,
                 threads: 6,
@@ -234,36 +178,7 @@ mod tests {
         let text =
             b"00-ff ---p 00000000 00:00 0 [rollup]\nRss: 900 kB\nPss: 80 kB\nPss_Anon:  60 kB\n\
                      Pss_File: 9 kB\nPss_Shmem: 11 kB\nShared_Hugetlb: 0 kB\nSwap: 9 kB\nSwapPss: 2 kB\n";
-        assert_eq!(
-            Rollup::parse(text),
-            Rollup {
-                private: 62 << 10,
-                shared: 11 << 10
-            }
-        );
-    }
-
-    #[test]
-    fn of_a_mapped_file_the_pages_of_the_file_count_once_per_sharer_and_copies_do_not() {
-        let text = "\
-7f00-7f10 rw-s 00000000 00:2b 12 /tmp/a
-Rss: 400 kB
-Pss: 200 kB
-Anonymous: 0 kB
-VmFlags: rd wr sh
-7f10-7f20 rw-p 00000000 00:2b 13 /tmp/b
-Rss: 100 kB
-Pss: 100 kB
-Anonymous: 40 kB
-7f20-7f30 rw-s 00000000 00:01 99 /dev/zero (deleted)
-Rss: 5000 kB
-Pss: 5000 kB
-";
-        let mut mappings = Mappings::of_device(0, 0x2b);
-        for line in text.lines() {
-            mappings.line(line.as_bytes());
-        }
-        assert_eq!(mappings.finish(), (200 + 60) << 10);
+        assert_eq!(private_part(text), 62 << 10);
     }
 
     #[test]
@@ -272,8 +187,8 @@ Pss: 5000 kB
         assert!(stat.threads >= 1 && stat.resident_pages > 0);
         let status = Status::parse(&std::fs::read("/proc/self/status").unwrap());
         assert!(status.private > 0 && status.page_tables > 0);
-        let rollup = Rollup::parse(&std::fs::read("/proc/self/smaps_rollup").unwrap());
-        assert!(rollup.private > 0);
+        let rollup = std::fs::read("/proc/self/smaps_rollup").unwrap();
+        assert!(private_part(&rollup) > 0);
     }
 
     proptest! {
@@ -281,10 +196,7 @@ Pss: 5000 kB
         fn any_bytes_are_survived(text in proptest::collection::vec(any::<u8>(), 0..600)) {
             Stat::parse(&text);
             Status::parse(&text);
-            Rollup::parse(&text);
-            let mut mappings = Mappings::of_device(0, 1);
-            text.split(|&byte| byte == b'\n').for_each(|line| mappings.line(line));
-            mappings.finish();
+            private_part(&text);
         }
     }
 }
