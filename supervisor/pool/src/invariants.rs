@@ -77,9 +77,8 @@ impl Pool {
         let mut ready = 0;
         let mut alarms = usize::from(matches!(self.course, Course::Stopping { .. }));
         let mut bytes = 0u64;
-        for (id, job) in &self.jobs {
-            ensure!(*id == job.id, "I1", "{id} is kept as {}", job.id);
-            let records = under_way.get(id).copied().unwrap_or_default();
+        for job in self.jobs.iter() {
+            let records = under_way.get(&job.id).copied().unwrap_or_default();
             self.check_place(job, records)?;
             check_attempts(job)?;
             bytes = bytes.saturating_add(job.bytes);
@@ -97,7 +96,7 @@ impl Pool {
             self.queue.len()
         );
         ensure!(
-            under_way.keys().all(|id| self.jobs.contains_key(id)),
+            under_way.keys().all(|id| self.jobs.contains(*id)),
             "I6",
             "a record is under way for a job that has ended"
         );
@@ -188,7 +187,7 @@ impl Pool {
         for slot in &self.slots {
             let id = slot.worker.slot;
             if let Some(run) = slot.phase.run() {
-                let job = self.jobs.get(&run.attempt.job);
+                let job = self.jobs.get(run.attempt.job);
                 let agrees = job.is_some_and(|job| job.stage == Stage::OnSlot(id));
                 ensure!(
                     agrees,
@@ -279,7 +278,7 @@ impl Pool {
     fn check_tenants(&self) -> Check {
         ensure!(self.tenants.agree(), "I4", "the tenants' books differ");
         let mut counted: BTreeMap<TenantId, (u64, u32)> = BTreeMap::new();
-        for job in self.jobs.values() {
+        for job in self.jobs.iter() {
             let (jobs, running) = counted.entry(job.tenant).or_default();
             *jobs += 1;
             *running += u32::from(matches!(job.stage, Stage::OnSlot(_)));

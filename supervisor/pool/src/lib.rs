@@ -41,6 +41,7 @@ mod queue;
 mod records;
 mod recycling;
 mod restart;
+mod roster;
 mod run;
 mod slot;
 mod tenants;

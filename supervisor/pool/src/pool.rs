@@ -18,8 +18,7 @@
 //!
 //! Whatever the pool does not decide by: commands, outputs, pids, who waits for which job.
 
-use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -35,6 +34,7 @@ use crate::job::{Job, Stage};
 use crate::queue::Queue;
 use crate::records::Records;
 use crate::recycling::Recycling;
+use crate::roster::Roster;
 use crate::settings::Settings;
 use crate::slot::{Phase, Slot, Word};
 use crate::tenants::{Tenant, TenantId, Tenants};
@@ -56,7 +56,7 @@ pub struct Pool {
     pub(crate) settings: Settings,
     pub(crate) now: Instant,
     pub(crate) course: Course,
-    pub(crate) jobs: BTreeMap<JobId, Box<Job>>,
+    pub(crate) jobs: Roster,
     /// Jobs submitted so far: the next one's arrival.
     pub(crate) arrivals: u64,
     pub(crate) slots: Vec<Slot>,
@@ -85,7 +85,7 @@ impl Pool {
             settings,
             now: Instant::START,
             course: Course::OPEN,
-            jobs: BTreeMap::new(),
+            jobs: Roster::default(),
             arrivals: 0,
             recycling: Recycling::default(),
             records: Records::default(),
@@ -248,7 +248,7 @@ impl Pool {
 
     pub(crate) fn job_mut(&mut self, id: JobId) -> &mut Job {
         self.jobs
-            .get_mut(&id)
+            .get_mut(id)
             .expect("what names a job goes before the job does")
     }
 
@@ -256,7 +256,7 @@ impl Pool {
     fn move_job(&mut self, id: JobId, stage: Stage) {
         let job = self
             .jobs
-            .get_mut(&id)
+            .get_mut(id)
             .expect("what names a job goes before the job does");
         let old = core::mem::replace(&mut job.stage, stage);
         let spot = job.spot();
@@ -302,7 +302,7 @@ impl Pool {
 
     /// Makes a job found where its stage says that it is.
     pub(crate) fn index_job(&mut self, id: JobId) {
-        let Some(job) = self.jobs.get(&id) else {
+        let Some(job) = self.jobs.get(id) else {
             return;
         };
         match job.stage {

@@ -29,6 +29,7 @@ use wpool_protocol::job::Priority;
 use crate::tenants::{Freedom, TenantId, Tenants};
 
 mod class;
+mod lanes;
 pub(crate) mod outlook;
 
 use class::{Class, Passes};

@@ -8,8 +8,6 @@
 //! - [`Snapshot::VERSION`] is raised with every change of what is in it or of what it means.
 //! - A snapshot comes from outside: nothing is restored from it that breaks an invariant.
 
-use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +22,7 @@ use crate::pool::Pool;
 use crate::queue::Standing;
 use crate::records::Records;
 use crate::recycling::Recycling;
+use crate::roster::Roster;
 use crate::settings::Settings;
 use crate::slot::Slot;
 use crate::tenants::Tenants;
@@ -86,7 +85,7 @@ impl Pool {
             settings: self.settings,
             now: self.now,
             course: self.course,
-            jobs: self.jobs.values().map(|job| Job::clone(job)).collect(),
+            jobs: self.jobs.iter().cloned().collect(),
             arrivals: self.arrivals,
             standing: self.queue.standing(),
             tenants: self.tenants.clone(),
@@ -119,14 +118,16 @@ impl Pool {
             return Err(RestoreError::Torn { what: "slots" });
         }
         let count = snapshot.jobs.len();
-        let jobs = snapshot.jobs.into_iter();
-        let jobs: BTreeMap<_, _> = jobs.map(|job| (job.id, Box::new(job))).collect();
+        let mut jobs = Roster::default();
+        for job in snapshot.jobs {
+            jobs.insert(job);
+        }
         if jobs.len() != count {
             return Err(RestoreError::Torn { what: "jobs" });
         }
-        let named = jobs.values().map(|job| job.tenant);
-        let mut named = named.chain(snapshot.standing.tenants());
-        let all_known = named.all(|tenant| snapshot.tenants.find_by_id(tenant).is_some());
+        let is_known = |tenant| snapshot.tenants.find_by_id(tenant).is_some();
+        let all_known = jobs.iter().all(|job| is_known(job.tenant))
+            && snapshot.standing.tenants().all(is_known);
         if !all_known || !snapshot.tenants.agree() {
             return Err(RestoreError::Torn { what: "tenants" });
         }
@@ -154,7 +155,7 @@ impl Pool {
     fn index(&mut self) {
         let jobs: Vec<_> = self
             .jobs
-            .values()
+            .iter()
             .map(|job| (job.id, job.expire_at))
             .collect();
         for (id, expire_at) in jobs {

@@ -83,7 +83,7 @@ impl Pool {
     /// Ends the oldest jobs that wait.
     pub(super) fn clear(&mut self, submitted: u64, most: u32, actions: &mut Actions) {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let waiting = self.jobs.values().filter(|job| job.stage.waits());
+        let waiting = self.jobs.iter().filter(|job| job.stage.waits());
         let old = waiting.filter(|job| job.arrival < submitted);
         let ids: Vec<JobId> = old.map(|job| job.id).take(most).collect();
         for id in ids {
@@ -118,7 +118,7 @@ impl Pool {
     }
 
     fn conclude_waiting(&mut self, actions: &mut Actions) {
-        let waiting = self.jobs.values().filter(|job| job.stage.waits());
+        let waiting = self.jobs.iter().filter(|job| job.stage.waits());
         let waiting: Vec<JobId> = waiting.map(|job| job.id).collect();
         for id in waiting {
             self.conclude(id, Conclusion::Shutdown, actions);

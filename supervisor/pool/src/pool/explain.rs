@@ -27,7 +27,7 @@ const NAMED: usize = 5;
 impl Pool {
     /// Why a job that has not ended is where it is; nothing if there is none of this name.
     pub fn explain(&self, id: JobId) -> Option<Standing> {
-        let job = self.jobs.get(&id)?;
+        let job = self.jobs.get(id)?;
         Some(match (job.stage, job.acceptance) {
             (Stage::Concluding, _) | (Stage::Ready, Acceptance::Recording) => Standing::Recording,
             (Stage::Ready, Acceptance::Durable) => Standing::Ready(self.waiting(job)),

@@ -56,7 +56,7 @@ impl Pool {
 
     /// A job that has not ended.
     pub fn job(&self, id: JobId) -> Option<JobView> {
-        let job = self.jobs.get(&id)?;
+        let job = self.jobs.get(id)?;
         let place = match (job.stage, job.acceptance) {
             (Stage::Concluding, Acceptance::Recording | Acceptance::Durable) => {
                 JobPlace::Concluding

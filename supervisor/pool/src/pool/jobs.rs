@@ -5,8 +5,6 @@
 //! - A job's end is decided once; what comes after it is dropped.
 //! - A place in the queue is reserved at admission and given back at the recorded end, whatever happens between.
 
-use alloc::boxed::Box;
-
 use wpool_protocol::id::{JobId, SlotId};
 
 use crate::action::{Action, Actions, Conclusion, Record, RecordId, Refusal};
@@ -23,7 +21,7 @@ impl Pool {
     pub(super) fn submit(&mut self, new: &NewJob, actions: &mut Actions) {
         let id = new.id;
         assert!(
-            !self.jobs.contains_key(&id),
+            !self.jobs.contains(id),
             "a job id is given once, and {id} is there already"
         );
         let tenant = match self.admit(new) {
@@ -45,7 +43,7 @@ impl Pool {
         let arrival = self.arrivals;
         self.arrivals += 1;
         let job = Job::new(new, tenant, arrival, stage, expire_at);
-        self.jobs.insert(id, Box::new(job));
+        self.jobs.insert(job);
         self.index_job(id);
         if let Some(at) = expire_at {
             self.alarms.set(at, Alarm::Expire(id));
@@ -75,7 +73,7 @@ impl Pool {
     }
 
     pub(super) fn cancel(&mut self, id: JobId, actions: &mut Actions) {
-        let Some(job) = self.jobs.get(&id) else {
+        let Some(job) = self.jobs.get(id) else {
             // It ended in the meantime: the client is told so by whoever keeps outcomes.
             return;
         };
@@ -155,7 +153,7 @@ impl Pool {
                     actions.push(Action::Accept(job));
                 }
                 Record::Concluded(id, conclusion) => {
-                    if let Some(job) = self.jobs.remove(&id) {
+                    if let Some(job) = self.jobs.remove(id) {
                         self.admission.release(self.now, job.bytes);
                         self.tenants.release(job.tenant);
                         self.forget_tenant(job.tenant);

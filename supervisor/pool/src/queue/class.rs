@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use wpool_protocol::id::JobId;
 
 use crate::queue::Place;
+use crate::queue::lanes::Lanes;
 use crate::tenants::{Freedom, TenantId};
 
 /// What a start costs a tenant of weight 1. Divisible by the small weights that people use, and so far below the range of a pass
@@ -52,7 +53,7 @@ pub(crate) struct Class {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Share {
     pass: u64,
-    jobs: BTreeMap<Place, JobId>,
+    jobs: Lanes,
     /// Whether it may start them; free where it has none.
     freedom: Freedom,
 }
@@ -89,7 +90,7 @@ impl Class {
     /// Takes out a job that does not start now.
     pub(crate) fn remove(&mut self, tenant: TenantId, place: Place) {
         if let Some(share) = self.tenants.get_mut(&tenant)
-            && share.jobs.remove(&place).is_some()
+            && share.jobs.remove(place).is_some()
         {
             self.len -= 1;
             self.settle(tenant);
@@ -100,7 +101,7 @@ impl Class {
     pub(crate) fn take_next(&mut self, weight: impl Fn(TenantId) -> u32) -> Option<JobId> {
         let &(pass, tenant) = self.due.first()?;
         let share = self.tenants.get_mut(&tenant)?;
-        let (_, id) = share.jobs.pop_first()?;
+        let id = share.jobs.pop_first()?;
         self.len -= 1;
         self.due.remove(&(pass, tenant));
         self.virtual_time = pass;
@@ -169,10 +170,7 @@ impl Class {
     }
 
     /// Who may start jobs, when they are due, and their jobs; `free` is there even if it is held.
-    pub(crate) fn due_with(
-        &self,
-        free: TenantId,
-    ) -> impl Iterator<Item = (TenantId, u64, &BTreeMap<Place, JobId>)> {
+    pub(crate) fn due_with(&self, free: TenantId) -> impl Iterator<Item = (TenantId, u64, &Lanes)> {
         let shares = self.tenants.iter();
         shares.filter_map(move |(&tenant, share)| {
             let may = share.freedom == Freedom::Free || tenant == free;
@@ -191,7 +189,7 @@ impl Class {
 
     pub(crate) fn contains(&self, tenant: TenantId, place: Place, id: JobId) -> bool {
         let share = self.tenants.get(&tenant);
-        share.is_some_and(|share| share.jobs.get(&place) == Some(&id))
+        share.is_some_and(|share| share.jobs.get(place) == Some(id))
     }
 
     pub(crate) fn remembers(&self, tenant: TenantId) -> bool {

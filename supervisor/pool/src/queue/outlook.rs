@@ -6,17 +6,18 @@
 //! - It decides by the very functions that the queue decides by; nothing of the queue is changed.
 //! - It costs O(t) for t tenants to begin, and O(log t) for each start that is asked for.
 
-use alloc::collections::{BTreeMap, BTreeSet, btree_map};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use core::iter::Peekable;
 
 use wpool_protocol::id::JobId;
 use wpool_protocol::job::Priority;
 
 use crate::queue::class::{Class, cost};
-use crate::queue::{Place, Queue, next_class};
+use crate::queue::{Queue, next_class};
 use crate::tenants::{TenantId, Tenants};
 
 /// The starts to come.
-#[derive(Debug)]
 pub(crate) struct Outlook<'a> {
     classes: [ClassOutlook<'a>; 3],
     passed: [u32; 3],
@@ -24,11 +25,13 @@ pub(crate) struct Outlook<'a> {
     tenants: &'a Tenants,
 }
 
+/// A tenant's jobs of one class, in their order.
+type Jobs<'a> = Peekable<Box<dyn Iterator<Item = JobId> + 'a>>;
+
 /// The starts to come of one class.
-#[derive(Debug)]
 pub(crate) struct ClassOutlook<'a> {
     due: BTreeSet<(u64, TenantId)>,
-    jobs: BTreeMap<TenantId, btree_map::Values<'a, Place, JobId>>,
+    jobs: BTreeMap<TenantId, Jobs<'a>>,
 }
 
 impl<'a> ClassOutlook<'a> {
@@ -40,7 +43,8 @@ impl<'a> ClassOutlook<'a> {
         };
         for (tenant, pass, jobs) in class.due_with(free) {
             outlook.due.insert((pass, tenant));
-            outlook.jobs.insert(tenant, jobs.values());
+            let jobs: Box<dyn Iterator<Item = JobId>> = Box::new(jobs.iter());
+            outlook.jobs.insert(tenant, jobs.peekable());
         }
         outlook
     }
@@ -49,11 +53,11 @@ impl<'a> ClassOutlook<'a> {
         let (pass, tenant) = self.due.pop_first()?;
         let jobs = self.jobs.get_mut(&tenant)?;
         let id = jobs.next()?;
-        if jobs.len() > 0 {
+        if jobs.peek().is_some() {
             let next = pass.saturating_add(cost(tenants.get(tenant).rule.weight));
             self.due.insert((next, tenant));
         }
-        Some(*id)
+        Some(id)
     }
 }
 
