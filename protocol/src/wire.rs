@@ -387,9 +387,9 @@ pub enum Ending {
     },
     /// The supervisor said `Stop`.
     Stopped,
-    /// The job's box could not be built, through no fault of the job's: the step and the errno.
-    Unbuilt {
-        /// The step that failed, and how.
+    /// The job's box could not be built, or has failed since, through no fault of the job's.
+    BoxFailed {
+        /// What failed, and how.
         reason: String,
     },
     /// The program is there, and this file is not, without which it does not start: its interpreter, or what its link

@@ -140,9 +140,9 @@ pub enum RunError {
     /// The worker died, hung or broke the protocol.
     #[error("the job's worker was lost: try again, and run `wpool doctor` if it happens again")]
     Lost(#[source] DialogueError),
-    /// The box of the job could not be built.
-    #[error("the job's box could not be built: {0}")]
-    Unbuilt(String),
+    /// The box of the job could not be built, or has failed since.
+    #[error("the job's box has failed: {0}")]
+    BoxFailed(String),
     /// The streams cannot be set up, or what the job writes cannot be passed on.
     #[error("failed to {step}")]
     Streams {
@@ -309,7 +309,7 @@ impl Run {
             Ending::NotExecutable(errno) => {
                 return Ok(RunEnd::NotExecutable(io::Error::from_raw_os_error(*errno)));
             }
-            Ending::Unbuilt { reason } => return Err(RunError::Unbuilt(reason.clone())),
+            Ending::BoxFailed { reason } => return Err(RunError::BoxFailed(reason.clone())),
             Ending::Exited(_)
             | Ending::Signaled(_)
             | Ending::TimedOut(_)

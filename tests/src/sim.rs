@@ -28,7 +28,7 @@ use wpool_pool::time::Instant;
 mod oracle;
 
 mod agenda;
-mod chance;
+mod book;
 mod client;
 mod coverage;
 mod knobs;
@@ -82,6 +82,10 @@ pub struct Summary {
     pub kills: u64,
     /// Workers that were replaced as planned.
     pub recycled: u64,
+    /// Lives of a supervisor that a crash ended.
+    pub crashes: u64,
+    /// Jobs that a crash met before their end was told.
+    pub interrupted: u64,
     /// Moments at which a slot was found parked.
     pub parked: u64,
     /// Events that the pool dropped.
@@ -108,6 +112,8 @@ impl Summary {
         self.shut_down += other.shut_down;
         self.kills += other.kills;
         self.recycled += other.recycled;
+        self.crashes += other.crashes;
+        self.interrupted += other.interrupted;
         self.parked += other.parked;
         self.dropped += other.dropped;
         self.coverage.add(&other.coverage);

@@ -338,22 +338,28 @@ impl Drop for Daemon {
 
 /// All processes below `pid`.
 pub fn descendants(pid: u32) -> anyhow::Result<Vec<u32>> {
-    let mut tree = vec![pid];
+    let mut tree = children(pid)?;
     let mut at = 0;
-    while let Some(pid) = tree.get(at) {
-        for task in fs::read_dir(format!("/proc/{pid}/task"))
-            .into_iter()
-            .flatten()
-        {
-            let children = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
-            for child in children.split_whitespace() {
-                tree.push(child.parse()?);
-            }
-        }
+    while let Some(&pid) = tree.get(at) {
+        tree.extend(children(pid)?);
         at += 1;
     }
-    tree.remove(0);
     Ok(tree)
+}
+
+/// The children of all threads of `pid`; none if it is gone.
+pub fn children(pid: u32) -> anyhow::Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+    {
+        let children = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace() {
+            found.push(child.parse()?);
+        }
+    }
+    Ok(found)
 }
 
 /// Whether a process is there and no zombie.

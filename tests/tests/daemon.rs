@@ -1,9 +1,8 @@
-//! A daemon from the outside: jobs, clients good and bad, workers that die, its end.
+//! A daemon from the outside: jobs, clients good and bad, the operator, its end.
 //!
 //! Each test starts one of its own on a socket of its own, and leaves nothing behind.
 
 mod daemon {
-    pub(crate) mod chaos;
     pub(crate) mod clients;
     pub(crate) mod explain;
     pub(crate) mod jobs;
@@ -24,6 +23,5 @@ fn main() -> ExitCode {
         daemon::operator::TESTS,
         daemon::explain::TESTS,
         daemon::quarantine::TESTS,
-        daemon::chaos::TESTS,
     ])
 }

@@ -82,12 +82,18 @@ fn assert_every_end_was_seen(sum: &Summary) {
         shut_down,
         kills,
         recycled,
+        crashes,
+        interrupted,
         parked,
         dropped,
         coverage,
     } = *sum;
     let ends = reported + cancelled + cleared + expired + quarantined + overran + shut_down;
-    assert_eq!(submitted, refused + ends, "every job has one end");
+    assert_eq!(
+        submitted,
+        refused + ends + interrupted,
+        "every job has one end in each life"
+    );
     for (name, seen) in [
         ("events", events),
         ("runs", runs),
@@ -102,6 +108,8 @@ fn assert_every_end_was_seen(sum: &Summary) {
         ("shut_down", shut_down),
         ("kills", kills),
         ("recycled", recycled),
+        ("crashes", crashes),
+        ("interrupted", interrupted),
         ("parked", parked),
         ("dropped", dropped),
     ] {

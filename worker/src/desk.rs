@@ -112,7 +112,7 @@ impl Desk {
             Ok(boxed) => State::Boxed(Box::new(boxed)),
             Err(error) => {
                 let reason = format!("failed to open a box: {error}");
-                State::Unboxed(Ending::Unbuilt { reason }, None)
+                State::Unboxed(Ending::BoxFailed { reason }, None)
             }
         };
         self.job = Some(Job {

@@ -281,7 +281,7 @@ impl JobBox {
             env: order.env.clone(),
             limits: order.limits,
         };
-        self.run.start(launch).map_err(|error| Ending::Unbuilt {
+        self.run.start(launch).map_err(|error| Ending::BoxFailed {
             reason: format!("failed to tell the init of the job: {error}"),
         })
     }
@@ -405,7 +405,7 @@ pub(crate) const fn nothing_known() -> Account {
 
 /// Bytes came for an input that the order does not name.
 fn not_announced() -> Ending {
-    Ending::Unbuilt {
+    Ending::BoxFailed {
         reason: "bytes came for an input that was not announced".to_owned(),
     }
 }
@@ -419,7 +419,7 @@ fn not_laid(order: &JobOrder, error: &LayError) -> Ending {
             at_ms: 0,
         },
         LayError::InTheWay { .. } | LayError::Size { .. } | LayError::Call { .. } => {
-            Ending::Unbuilt {
+            Ending::BoxFailed {
                 reason: init::with_source(error),
             }
         }

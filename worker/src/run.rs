@@ -403,12 +403,12 @@ impl Run {
             ),
         ) = (&self.unwatched, &self.end)
         {
-            return Ending::Unbuilt {
+            return Ending::BoxFailed {
                 reason: format!("the job could not be watched: {reason}"),
             };
         }
         match (&self.end, self.verdict) {
-            (Some(End::Failed(reason)), _) => Ending::Unbuilt {
+            (Some(End::Failed(reason)), _) => Ending::BoxFailed {
                 reason: reason.clone(),
             },
             (Some(End::NotExecuted(ending)), _) => ending.clone(),
@@ -425,11 +425,14 @@ impl Run {
                 (MainEnd::Killed, None) => Ending::Signaled(9),
             },
             (Some(End::InitLost) | None, Some(verdict)) => by_verdict(verdict),
-            (Some(End::InitLost) | None, None) if self.started.is_none() => Ending::Unbuilt {
-                reason: "the init of the job died before it said that the job had begun".to_owned(),
+            // The job cannot kill it: that was somebody outside, and the kernel has killed its tree with it.
+            (Some(End::InitLost) | None, None) => Ending::BoxFailed {
+                reason: if self.started.is_none() {
+                    "the init of the job died before it said that the job had begun".to_owned()
+                } else {
+                    "the init of the job was killed".to_owned()
+                },
             },
-            // Somebody outside has killed the init, and the kernel its tree with it: SIGKILL.
-            (Some(End::InitLost) | None, None) => Ending::Signaled(9),
         }
     }
 

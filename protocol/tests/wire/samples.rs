@@ -234,7 +234,7 @@ pub(crate) fn from_worker() -> Vec<(&'static str, FromWorker)> {
         ("ended_stopped", ended(Ending::Stopped)),
         (
             "ended_unbuilt",
-            ended(Ending::Unbuilt {
+            ended(Ending::BoxFailed {
                 reason: "failed to mount the box: ENOSPC".to_owned(),
             }),
         ),

@@ -256,7 +256,7 @@ fn attempt_report() -> impl Strategy<Value = AttemptReport> {
             (limit_name(), any::<u64>(), any::<u64>())
                 .prop_map(|(limit, peak, at_ms)| Ending::Limit { limit, peak, at_ms }),
             Just(Ending::Stopped),
-            any::<String>().prop_map(|reason| Ending::Unbuilt { reason }),
+            any::<String>().prop_map(|reason| Ending::BoxFailed { reason }),
             any::<String>().prop_map(Ending::Lacking),
         ];
     let measured_by = select(vec![

@@ -93,8 +93,8 @@ pub enum KillReason {
     Overrun,
     /// It did not stop its job when told to.
     StopIgnored,
-    /// It could not build a box.
-    Unbuilt,
+    /// The box of its job could not be built, or has failed since.
+    BoxFailed,
     /// It did not retire when told to.
     RetireIgnored,
     /// The pool shuts down.

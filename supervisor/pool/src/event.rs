@@ -133,8 +133,8 @@ pub enum JobEnd {
     LimitExceeded,
     /// Because the pool said `Stop`.
     Stopped,
-    /// Its box could not be built: no fault of the job's, a fault of the worker's.
-    Unbuilt,
+    /// Its box could not be built, or has failed since: no fault of the job's, a fault of the worker's.
+    BoxFailed,
 }
 
 impl JobEnd {
@@ -145,7 +145,7 @@ impl JobEnd {
             Self::TimedOut => Some(RetryOn::TimedOut),
             Self::MemoryExceeded => Some(RetryOn::Memory),
             Self::LimitExceeded => Some(RetryOn::LimitExceeded),
-            Self::Succeeded | Self::Stopped | Self::Unbuilt => None,
+            Self::Succeeded | Self::Stopped | Self::BoxFailed => None,
         }
     }
 }

@@ -225,8 +225,8 @@ impl Driver {
             && run.attempt == attempt
         {
             run.ended_at = Some(now);
-            if let Some(Ending::Unbuilt { reason }) = &ending {
-                run.loss = Some(format!("its box could not be built: {reason}"));
+            if let Some(Ending::BoxFailed { reason }) = &ending {
+                run.loss = Some(format!("its box has failed: {reason}"));
             }
             run.collected = collected;
         }

@@ -148,7 +148,7 @@ pub(super) fn kill_in_words(reason: KillReason) -> &'static str {
         KillReason::Violation => "it said something that it may not say",
         KillReason::Overrun => "its job's time was over and it did not end it",
         KillReason::StopIgnored => "it did not stop its job when it was told to",
-        KillReason::Unbuilt => "it could not build a box",
+        KillReason::BoxFailed => "the box of its job failed",
         KillReason::RetireIgnored => "it did not retire when it was told to",
         KillReason::Shutdown => "the supervisor shut down",
         KillReason::Shrunk => "the pool got fewer slots",

@@ -112,10 +112,10 @@ impl Verdict {
                 ),
             ),
             // The pool makes of it a lost worker; it is shown only where even that failed.
-            Ending::Unbuilt { .. } => Self::because(
+            Ending::BoxFailed { .. } => Self::because(
                 JobState::Failed,
                 CauseDetail::NotExecutable,
-                "its box could not be built".to_owned(),
+                "its box has failed".to_owned(),
             ),
         }
     }
@@ -193,7 +193,7 @@ pub fn attempt_end(ending: &Ending) -> AttemptEnd {
         Ending::TimedOut(_) => AttemptEnd::TimedOut,
         Ending::Limit { .. } => AttemptEnd::Limit,
         Ending::Stopped => AttemptEnd::Cancelled,
-        Ending::Unbuilt { .. } => AttemptEnd::WorkerLost,
+        Ending::BoxFailed { .. } => AttemptEnd::WorkerLost,
     }
 }
 
@@ -217,7 +217,7 @@ pub fn job_end(ending: &Ending) -> JobEnd {
         } => JobEnd::MemoryExceeded,
         Ending::Limit { .. } => JobEnd::LimitExceeded,
         Ending::Stopped => JobEnd::Stopped,
-        Ending::Unbuilt { .. } => JobEnd::Unbuilt,
+        Ending::BoxFailed { .. } => JobEnd::BoxFailed,
     }
 }
 

@@ -7,7 +7,7 @@ use wpool_pool::settings::{Settings, TenantRule, TenantRules};
 use wpool_protocol::id::JobId;
 use wpool_protocol::job::{Priority, RetryOn};
 
-use crate::sim::chance::Chance;
+use crate::chance::Chance;
 use crate::sim::knobs::Knobs;
 
 /// The most slots that an operator asks for.

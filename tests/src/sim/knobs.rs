@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use wpool_pool::settings::Settings;
 
-use crate::sim::chance::Chance;
+use crate::chance::Chance;
 
 /// The knobs of a world. Shares are of a thousand, times in milliseconds, 0 is never.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +71,14 @@ pub struct Knobs {
     pub(crate) recycled_by_age: u64,
     /// Whether the pool is shut down while everything goes wrong.
     pub(crate) early_shutdown: u64,
+    /// Records that take seconds.
+    pub(crate) recorder_stalls: u64,
+    /// The supervisor crashes about so often, and begins anew with what is on record.
+    pub(crate) crash_ms: u64,
+    /// The clock jumps forward by up to a minute about so often, as when the machine slept.
+    pub(crate) sleep_ms: u64,
+    /// Events that come with an earlier time than the one before.
+    pub(crate) clock_back: u64,
 }
 
 impl Knobs {
@@ -126,6 +134,29 @@ impl Knobs {
             submit_burst: chance.between(1, 10),
             run_ms: chance.between(1, 300),
             attempts_max: u32::try_from(chance.between(1, 5)).unwrap_or(3),
+            recorder_stalls: 0,
+            crash_ms: 0,
+            sleep_ms: 0,
+            clock_back: 0,
+        }
+        .with_crashes(&mut chance)
+    }
+
+    /// Draws what was added later, so that older seeds still draw the rest alike.
+    fn with_crashes(self, chance: &mut Chance) -> Self {
+        let mut fault = |least, most| {
+            if chance.permille(300) {
+                chance.between(least, most)
+            } else {
+                0
+            }
+        };
+        Self {
+            recorder_stalls: fault(1, 100),
+            crash_ms: fault(200, 8_000),
+            sleep_ms: fault(100, 10_000),
+            clock_back: fault(1, 300),
+            ..self
         }
     }
 
@@ -149,6 +180,10 @@ impl Knobs {
             timer_late_ms: 0,
             operator_ms: 0,
             submit_ms: 0,
+            recorder_stalls: 0,
+            crash_ms: 0,
+            sleep_ms: 0,
+            clock_back: 0,
             recycled_by_age: 0,
             ..self.clone()
         }

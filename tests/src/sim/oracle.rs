@@ -131,6 +131,19 @@ impl Oracle {
         }
     }
 
+    /// The oracle of the next life of a supervisor that has crashed.
+    pub(crate) fn reborn(&self, settings: Settings) -> Self {
+        let interrupted = self.jobs.len() as u64;
+        let mut reborn = Self {
+            now: self.now,
+            summary: self.summary,
+            ..Self::new(settings)
+        };
+        reborn.summary.crashes += 1;
+        reborn.summary.interrupted += interrupted;
+        reborn
+    }
+
     /// An event is about to be given to the pool.
     pub(crate) fn hear(&mut self, now: Instant, event: &Event) {
         self.now = now;

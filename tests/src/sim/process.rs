@@ -10,7 +10,7 @@ use wpool_pool::event::{Event, JobEnd};
 use wpool_pool::time::Instant;
 use wpool_protocol::id::{AttemptRef, JobId, SlotId, WorkerRef};
 
-use crate::sim::chance::Chance;
+use crate::chance::Chance;
 use crate::sim::knobs::Knobs;
 
 /// All processes that were ever born, or could not be: the last one of each slot.
@@ -107,7 +107,7 @@ impl Processes {
         let ended = |end| say(Event::JobEnded(worker, attempt, end));
         let mut deeds = vec![(start, say(Event::JobStarted(worker, attempt)))];
         if chance.permille(knobs.unbuilt) {
-            return vec![(start, ended(JobEnd::Unbuilt))];
+            return vec![(start, ended(JobEnd::BoxFailed))];
         } else if chance.permille(50) {
             return vec![(start, ended(JobEnd::Failed))];
         } else if chance.permille(knobs.crashes) {

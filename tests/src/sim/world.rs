@@ -7,11 +7,13 @@ use std::time::Duration;
 use wpool_pool::action::{Action, Actions, RecordId};
 use wpool_pool::event::{Event, JobEnd};
 use wpool_pool::pool::Pool;
+use wpool_pool::settings::Settings;
 use wpool_pool::time::Instant;
 use wpool_protocol::id::{AttemptNumber, AttemptRef, Generation, JobId, SlotId, WorkerRef};
 
+use crate::chance::Chance;
 use crate::sim::agenda::Agenda;
-use crate::sim::chance::Chance;
+use crate::sim::book::Book;
 use crate::sim::client;
 use crate::sim::knobs::Knobs;
 use crate::sim::oracle::{Oracle, Verdict};
@@ -38,10 +40,13 @@ pub(crate) struct World {
     safety_events: u64,
     chance: Chance,
     now: Instant,
+    /// The time of the last event that the pool was given.
+    given_at: Instant,
     pool: Pool,
     agenda: Agenda<Next>,
     processes: Processes,
     recorder: Recorder,
+    book: Book,
     oracle: Oracle,
     next_job: JobId,
     echoes: VecDeque<Event>,
@@ -64,6 +69,8 @@ enum Next {
     StopSomebody,
     Echo,
     Invent,
+    Sleep,
+    Crash,
 }
 
 impl World {
@@ -72,10 +79,12 @@ impl World {
             safety_events,
             chance: Chance::new(knobs.seed ^ 0x5eed),
             now: Instant::START,
+            given_at: Instant::START,
             pool: Pool::new(knobs.settings(), knobs.seed),
             agenda: Agenda::new(),
             processes: Processes::default(),
             recorder: Recorder::new(),
+            book: Book::default(),
             oracle: Oracle::new(knobs.settings()),
             next_job: JobId(1),
             echoes: VecDeque::new(),
@@ -117,7 +126,9 @@ impl World {
             | Next::KillSomebody
             | Next::StopSomebody
             | Next::Echo
-            | Next::Invent => false,
+            | Next::Invent
+            | Next::Sleep
+            | Next::Crash => false,
         });
         self.give(Event::SettingsChanged(Box::new(self.knobs.settings())))?;
         self.give(Event::ResumeRequested)?;
@@ -129,6 +140,8 @@ impl World {
             self.now = self.now.max(at);
             self.happen(next)?;
         }
+        self.recorder.write(self.now);
+        self.book.close(&self.recorder)?;
         require!(
             self.pool.deadline().is_none(),
             "a stopped pool has a deadline"
@@ -227,18 +240,32 @@ impl World {
             }
             Next::Echo => {
                 self.again(Next::Echo, self.knobs.echo_ms);
-                let most = self.echoes.len().saturating_sub(1) as u64;
-                let which = usize::try_from(self.chance.up_to(most)).unwrap_or(0);
-                match self.echoes.get(which).cloned() {
-                    Some(event) => self.give(event),
-                    None => Ok(()),
-                }
+                self.echo()
             }
             Next::Invent => {
                 self.again(Next::Invent, self.knobs.invention_ms);
                 let event = self.invention();
                 self.give(event)
             }
+            Next::Sleep => {
+                self.again(Next::Sleep, self.knobs.sleep_ms);
+                self.now = self.now.after(self.chance.within_ms(60_000));
+                Ok(())
+            }
+            Next::Crash => {
+                self.again(Next::Crash, self.knobs.crash_ms);
+                self.crash()
+            }
+        }
+    }
+
+    /// Something that was sent comes once more.
+    fn echo(&mut self) -> Verdict {
+        let most = self.echoes.len().saturating_sub(1) as u64;
+        let which = usize::try_from(self.chance.up_to(most)).unwrap_or(0);
+        match self.echoes.get(which).cloned() {
+            Some(event) => self.give(event),
+            None => Ok(()),
         }
     }
 
@@ -257,21 +284,61 @@ impl World {
         Ok(())
     }
 
+    /// The supervisor dies, and its workers with it; its next life begins with what is on record.
+    fn crash(&mut self) -> Verdict {
+        if self.oracle.stops() {
+            return Ok(());
+        }
+        self.recorder.crash(self.now);
+        let jobs = self.book.after_crash(&self.recorder)?;
+        let settings = self.knobs.settings();
+        let roomy = Settings {
+            queue_jobs: u64::MAX,
+            queue_bytes: u64::MAX,
+            ..settings
+        };
+        self.pool = Pool::new(roomy, self.chance.next());
+        self.oracle = self.oracle.reborn(roomy);
+        self.processes = Processes::default();
+        self.echoes.clear();
+        self.agenda
+            .retain(|next| !matches!(next, Next::Arrive(_) | Next::Act(..) | Next::Durable(_)));
+        // The new pool has not heard of any time that its clock could go back from.
+        let clock_back = std::mem::take(&mut self.knobs.clock_back);
+        for job in jobs {
+            self.give(Event::JobSubmitted(job))?;
+        }
+        self.give(Event::SettingsChanged(Box::new(settings)))?;
+        self.knobs.clock_back = clock_back;
+        Ok(())
+    }
+
     /// Gives an event to the pool, and carries out what it asks for.
     fn give(&mut self, event: Event) -> Verdict {
-        self.oracle.hear(self.now, &event);
+        let mut told = self.now;
+        if self.knobs.clock_back > 0 && self.chance.permille(self.knobs.clock_back) {
+            let back = self.chance.within_ms(2_000);
+            told = Instant::new(self.now.since_start().saturating_sub(back));
+        }
+        // A clock that goes back stands still.
+        self.given_at = self.given_at.max(told);
+        let now = self.given_at;
+        if let Event::JobSubmitted(new) = &event {
+            self.book.submitted(new);
+        }
+        self.oracle.hear(now, &event);
         if self.history.len() >= HISTORY {
             self.history.pop_front();
         }
-        self.history
-            .push_back((self.now, event.clone(), Vec::new()));
+        self.history.push_back((now, event.clone(), Vec::new()));
         let mut actions = Actions::new();
-        self.pool.handle(self.now, event, &mut actions);
+        self.pool.handle(told, event, &mut actions);
         if let Some(last) = self.history.back_mut() {
             last.2.clone_from(&actions);
         }
         for action in &actions {
             self.oracle.judge(action, &self.processes)?;
+            self.book.told(action)?;
             self.carry_out(action);
         }
         self.pool.check().map_err(|broken| broken.to_string())?;
@@ -295,8 +362,9 @@ impl World {
     fn carry_out(&mut self, action: &Action) {
         let (knobs, chance) = (&self.knobs, &mut self.chance);
         let (worker, deeds) = match *action {
-            Action::Record(id, _) => {
-                let at = self.recorder.ask(self.now, id, knobs, chance);
+            Action::Record(id, record) => {
+                self.recorder.write(self.now);
+                let at = self.recorder.ask(self.now, (id, record), knobs, chance);
                 self.agenda.enter(at, Next::Durable(id));
                 return;
             }
@@ -328,7 +396,7 @@ impl World {
     }
 
     /// What happens again and again, and how often.
-    fn recurring(&self) -> [(Next, u64); 6] {
+    fn recurring(&self) -> [(Next, u64); 8] {
         let knobs = &self.knobs;
         [
             (Next::Submit, knobs.submit_ms),
@@ -337,6 +405,8 @@ impl World {
             (Next::StopSomebody, knobs.stopper_ms),
             (Next::Echo, knobs.echo_ms),
             (Next::Invent, knobs.invention_ms),
+            (Next::Sleep, knobs.sleep_ms),
+            (Next::Crash, knobs.crash_ms),
         ]
     }
 

@@ -254,7 +254,7 @@ fn an_init_killed_at_any_moment_costs_its_job_alone() -> anyhow::Result<()> {
                 Ending::Exited(0) => ran.stdout == "ran\n",
                 Ending::Signaled(9) => true,
                 // It may be tried again. Between its exec and init's word it may have run, as in a lost worker.
-                Ending::Unbuilt { .. } => ran.report.usage.wall_us == 0,
+                Ending::BoxFailed { .. } => ran.report.usage.wall_us == 0,
                 _ => false,
             },
             "{delay}: {ran:?}"

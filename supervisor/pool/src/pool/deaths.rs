@@ -4,7 +4,7 @@
 //!
 //! - Before ready, by whatever cause: the slot cannot make workers.
 //! - After ready, but before it was ever given a job and within [`SETTLED_AFTER`]: as good as before.
-//! - Because it could not build a job's box ([`KillReason::Unbuilt`]): it cannot work.
+//! - Because a job's box failed ([`KillReason::BoxFailed`]): it cannot work.
 //!
 //! Every other worker is replaced at once. That is no hot loop: either it lived for a while, or each
 //! round costs a job an attempt, and jobs come back by their backoff and end in quarantine.

@@ -92,8 +92,8 @@ impl Pool {
             return;
         };
         match (end, run.stop) {
-            (JobEnd::Unbuilt, Stop::By(_) | Stop::NotAsked) => {
-                self.kill(id, KillReason::Unbuilt, actions);
+            (JobEnd::BoxFailed, Stop::By(_) | Stop::NotAsked) => {
+                self.kill(id, KillReason::BoxFailed, actions);
             }
             // Only the pool's order ends a job so: this worker says what is not true.
             (JobEnd::Stopped, Stop::NotAsked) => self.kill(id, KillReason::Violation, actions),
@@ -183,7 +183,7 @@ impl Pool {
 const fn counts_kill(reason: KillReason) -> Counted {
     match reason {
         // No job can run there: without the breaker the slot would burn the queue's attempts as fast as it can.
-        KillReason::Unbuilt => Counted::Yes,
+        KillReason::BoxFailed => Counted::Yes,
         KillReason::NotReady
         | KillReason::Silent
         | KillReason::Violation

@@ -236,9 +236,9 @@ fn a_job_that_overruns_is_not_repeated() {
 fn an_unbuilt_box_is_a_fault_of_the_worker() {
     let mut story = Story::with_workers(1);
     story.submit(job(1));
-    let kill = [Action::Kill(worker(0, 1), KillReason::Unbuilt)];
+    let kill = [Action::Kill(worker(0, 1), KillReason::BoxFailed)];
     assert_eq!(
-        story.end(worker(0, 1), attempt(1, 1), JobEnd::Unbuilt),
+        story.end(worker(0, 1), attempt(1, 1), JobEnd::BoxFailed),
         kill
     );
     let actions = story.on(Event::WorkerExited(worker(0, 1)));
@@ -246,7 +246,7 @@ fn an_unbuilt_box_is_a_fault_of_the_worker() {
         matches!(
             actions.first(),
             Some(Action::Requeue {
-                lost: Lost::Killed(KillReason::Unbuilt),
+                lost: Lost::Killed(KillReason::BoxFailed),
                 ..
             })
         ),

@@ -29,7 +29,7 @@ fn arb_event() -> impl Strategy<Value = Event> {
     let end = prop::sample::select(vec![
         JobEnd::Succeeded,
         JobEnd::Stopped,
-        JobEnd::Unbuilt,
+        JobEnd::BoxFailed,
         JobEnd::TimedOut,
     ]);
     prop_oneof![

@@ -154,7 +154,7 @@ fn a_slot_that_can_build_no_box_is_parked_before_it_burns_the_whole_queue() {
         let present = worker(0, generation);
         story.on(Event::WorkerReady(present));
         let run = story.pool.slots()[0].attempt.unwrap();
-        story.end(present, run, JobEnd::Unbuilt);
+        story.end(present, run, JobEnd::BoxFailed);
         story.on(Event::WorkerExited(present));
     });
     assert_eq!(births, 5);

@@ -67,7 +67,7 @@ impl Births {
     }
 
     pub(super) fn death(&mut self, now: Instant, lost: Lost) {
-        let counts = self.counts(now) || lost == Lost::Killed(KillReason::Unbuilt);
+        let counts = self.counts(now) || lost == Lost::Killed(KillReason::BoxFailed);
         if counts {
             self.deaths.push(now);
         }

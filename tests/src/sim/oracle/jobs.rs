@@ -20,7 +20,7 @@ const fn retries(end: JobEnd) -> Option<RetryOn> {
         JobEnd::TimedOut => Some(RetryOn::TimedOut),
         JobEnd::MemoryExceeded => Some(RetryOn::Memory),
         JobEnd::LimitExceeded => Some(RetryOn::LimitExceeded),
-        JobEnd::Succeeded | JobEnd::Stopped | JobEnd::Unbuilt => None,
+        JobEnd::Succeeded | JobEnd::Stopped | JobEnd::BoxFailed => None,
     }
 }
 

@@ -216,8 +216,8 @@ impl Oracle {
         let Some(seat) = self.seats.get_mut(&worker.slot) else {
             return;
         };
-        if end == JobEnd::Unbuilt {
-            seat.must_kill = Some(KillReason::Unbuilt);
+        if end == JobEnd::BoxFailed {
+            seat.must_kill = Some(KillReason::BoxFailed);
         } else if end == JobEnd::Stopped && run.stop_by.is_none() {
             seat.must_kill = Some(KillReason::Violation);
         } else {

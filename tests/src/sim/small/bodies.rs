@@ -70,7 +70,7 @@ impl Body {
             BodyState::Idle => vec![exited, Event::WorkerViolated(worker)],
             BodyState::Loading(run) => vec![
                 Event::JobStarted(worker, run),
-                Event::JobEnded(worker, run, JobEnd::Unbuilt),
+                Event::JobEnded(worker, run, JobEnd::BoxFailed),
                 exited,
             ],
             BodyState::Running(run) => vec![

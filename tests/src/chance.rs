@@ -1,21 +1,24 @@
-//! The simulator's own source of chance: xorshift64*, another one than the pool's.
+//! A source of chance that gives the same again for the same seed: xorshift64*, another one than the pool's.
+//!
+//! Not here: anything that has to be hard to guess.
 
 use std::time::Duration;
 
 /// A generator of chance.
 #[derive(Clone, Debug)]
-pub(crate) struct Chance(u64);
+pub struct Chance(u64);
 
 impl Chance {
     /// Seeds that are near to each other give histories that are not.
-    pub(crate) const fn new(seed: u64) -> Self {
+    pub const fn new(seed: u64) -> Self {
         let mixed = seed
             .wrapping_add(0x6a09_e667_f3bc_c909)
             .wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self((mixed ^ (mixed >> 29)) | 1)
     }
 
-    pub(crate) const fn next(&mut self) -> u64 {
+    /// Any number of 53 bits.
+    pub const fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -23,22 +26,22 @@ impl Chance {
     }
 
     /// From 0 to `most`, both included.
-    pub(crate) const fn up_to(&mut self, most: u64) -> u64 {
+    pub const fn up_to(&mut self, most: u64) -> u64 {
         self.next() % (most + 1)
     }
 
     /// From `least` to `most`, both included.
-    pub(crate) const fn between(&mut self, least: u64, most: u64) -> u64 {
+    pub const fn between(&mut self, least: u64, most: u64) -> u64 {
         least + self.up_to(most - least)
     }
 
     /// True in so many of a thousand cases.
-    pub(crate) const fn permille(&mut self, share: u64) -> bool {
+    pub const fn permille(&mut self, share: u64) -> bool {
         self.next() % 1_000 < share
     }
 
     /// From nothing to so many milliseconds, in microseconds: two things seldom happen together.
-    pub(crate) const fn within_ms(&mut self, most: u64) -> Duration {
+    pub const fn within_ms(&mut self, most: u64) -> Duration {
         Duration::from_micros(self.up_to(most * 1_000))
     }
 }

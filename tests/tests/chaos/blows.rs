@@ -6,13 +6,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use wpool_tests::test;
 use wpool_tests::trial::Test;
 use wpool_tests::wpool::{Daemon, PATIENCE};
+
+use super::fiend::strike;
 
 pub(crate) const TESTS: &[Test] = &[
     test!(two_thousand_jobs_survive_killed_workers),
@@ -22,14 +23,6 @@ pub(crate) const TESTS: &[Test] = &[
 
 /// Between two blows.
 const EVERY: Duration = Duration::from_millis(50);
-
-/// Deals a blow to a worker, which may have died meanwhile.
-fn strike(pid: Pid, blow: Signal) -> anyhow::Result<()> {
-    match kill(pid, blow) {
-        Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
 
 /// Runs `jobs` jobs from four clients while `blow` is dealt to workers; gives the outcomes.
 fn under_blows(
@@ -109,6 +102,11 @@ fn agrees(daemon: &mut Daemon, outcomes: &[Value], jobs: usize) -> anyhow::Resul
         status["active"] == 0 && status["queued"]["total"] == 0,
         "{status}"
     );
+    idle_again(daemon)
+}
+
+/// Waits until all workers are idle, and no process beside them is there.
+pub(crate) fn idle_again(daemon: &mut Daemon) -> anyhow::Result<()> {
     daemon.wait_until(
         "its workers are back, and nothing else is there",
         |daemon| {
@@ -120,21 +118,41 @@ fn agrees(daemon: &mut Daemon, outcomes: &[Value], jobs: usize) -> anyhow::Resul
     )
 }
 
-fn descriptors(daemon: &Daemon) -> anyhow::Result<usize> {
-    Ok(std::fs::read_dir(format!("/proc/{}/fd", daemon.pid()))?.count())
+/// What a daemon takes up beside its processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Footprint {
+    descriptors: usize,
+    mounts: usize,
 }
 
-fn mounts() -> anyhow::Result<usize> {
-    Ok(std::fs::read_to_string("/proc/self/mountinfo")?
-        .lines()
-        .count())
+impl Footprint {
+    pub(crate) fn of(daemon: &Daemon) -> anyhow::Result<Self> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+        Ok(Self {
+            descriptors: std::fs::read_dir(format!("/proc/{}/fd", daemon.pid()))?.count(),
+            mounts: mounts.lines().count(),
+        })
+    }
+
+    /// Waits until it is as it was.
+    pub(crate) fn is_back(self, daemon: &Daemon) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let now = Self::of(daemon)?;
+            if now == self {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "{self:?}, then {now:?}");
+            thread::yield_now();
+        }
+    }
 }
 
 fn two_thousand_jobs_survive_killed_workers() -> anyhow::Result<()> {
     const JOBS: usize = 2_000;
     let mut daemon = Daemon::start(2)?;
     daemon.outcome_of(&json!({"command": ["true"]}))?;
-    let before = (descriptors(&daemon)?, mounts()?);
+    let before = Footprint::of(&daemon)?;
     let outcomes = under_blows(&daemon, JOBS, 100, Signal::SIGKILL, EVERY)?;
     let lost: usize = outcomes
         .iter()
@@ -150,16 +168,7 @@ fn two_thousand_jobs_survive_killed_workers() -> anyhow::Result<()> {
             .and_then(|_| first(&daemon))?,
     );
     agrees(&mut daemon, &all, JOBS + 1)?;
-    let begun = Instant::now();
-    while (descriptors(&daemon)?, mounts()?) != before {
-        ensure!(
-            begun.elapsed() < PATIENCE,
-            "{before:?}, then {:?}",
-            (descriptors(&daemon)?, mounts()?)
-        );
-        thread::yield_now();
-    }
-    Ok(())
+    before.is_back(&daemon)
 }
 
 /// The outcome of the oldest job.
