@@ -12,14 +12,17 @@
 //! | bytes in pipes | `fs.pipe-user-pages-soft`: 64 MiB a user, and past that two pages for each pipe: 4 KiB for each descriptor that the limits allow |
 //! | rules of Landlock rulesets | the calls that make them are refused (`ENOSYS`) |
 //! | epoll items, queues of inotify | the kernel's limits per user (`epoll.max_user_watches`), the slot's on inotify: some hundred MiB |
-//! | memory that changes hands during a look: tasks that live some µs each | a look during which one was born is taken for none; after two such the tree is stopped for a look, see `proc/standstill.rs` |
+//! | memory that changes hands during a look: tasks that live some µs each | a look during which one was born is taken for none; after two such, and if private memory of the machine has grown by half of what the job had left, the tree is stopped for a look, see `proc/standstill.rs` |
 //! | bytes in sockets | counted, see `sockets`; their buffers cannot be made larger |
 //! | page tables between two looks | the address space (`RLIMIT_AS`): 1/512 of it a process |
 //! | huge pages: 8 MiB per ms instead of 3 | switched off for the job (`PR_SET_THP_DISABLE`) |
 //! | CPU time of children that live a few ms and that nobody waits for | the wall time: `timeout_ms × cpus` |
 //! | more memory than the limit between two looks | nothing; some MiB per ms since the last look, 5 to 100 ms ago |
 //! | shared memory without a file (`MAP_SHARED` with `MAP_ANONYMOUS`, `/dev/zero`): what is unmapped of it stays | the first is refused (`EPERM`), the second is `/dev/full`, which reads the same and cannot be mapped |
-//! | all of a tree that is too large and too busy to be looked at in seconds | stopped for the next look; three that are late in a row end it for its memory, if the upper bound is above the limit |
+//! | all of a tree that is too large and too busy to be looked at in seconds | three late looks in a row end it for its memory, if the upper bound is above the limit and the machine's private memory has grown by as much as the job had left; else its wall time |
+//! | buffers of open files in `/proc` (`fdinfo` of an epoll with thousands of descriptors) | the limits on descriptors and processes: up to 64 KiB each, of such an `fdinfo` up to 1 MiB |
+//! | whole pages in pipes and sockets that count for a byte there | the calls that do so are refused (`EINVAL`): `splice`, `vmsplice`, `tee`, `sendfile` |
+//! | programs that filter packets, tables of futexes | refused, with a cgroup, too: they take from what all users share |
 //! | calls that a limit makes fail | what lasts is seen: for half of the time since the start, or for 100 ms (descriptors: 250 ms); or, of processes and disk, to the end |
 //!
 //! Therefore the outcome says `measured_by: sampling`.
@@ -57,6 +60,9 @@ use crate::cgroup::{CgroupError, Meter};
 
 /// How long one look may take: meanwhile the worker answers nobody.
 const ROUND_MAX: Duration = Duration::from_millis(500);
+
+/// How long a tree stands still, at most.
+const STILL_MAX: Duration = Duration::from_millis(200);
 
 /// Looks at one tree that stands still: the second sees what was born just before.
 const STILL_LOOKS_MAX: u32 = 3;
@@ -184,7 +190,7 @@ impl Watch {
                     self.late += 1;
                     let now = self.started.elapsed();
                     self.next_look = now + ROUND_MAX;
-                    Ok(sampling.sampler.late(now))
+                    Ok(sampling.late(now)?)
                 }
                 Err(error) => Err(error.into()),
             },
@@ -208,6 +214,15 @@ impl Watch {
     }
 }
 
+/// What a look has seen.
+#[derive(Clone, Copy, Debug)]
+enum Seen {
+    /// The limit that is reached.
+    Limit(Excess),
+    /// That none is, and private memory of all processes of the machine, if known.
+    All(Round, Option<u64>),
+}
+
 /// A job whose processes are looked at.
 #[derive(Debug)]
 struct Sampling {
@@ -227,55 +242,65 @@ impl Sampling {
         if self.init_resident_max_bytes.is_none() {
             self.init_resident_max_bytes = Some(self.tree.init_resident_max()?);
         }
-        if self.sampler.wants_standstill()
+        let seen = if self.sampler.wants_standstill()
             && let Some(standstill) = self.tree.stop()?
         {
-            let found = self.look_at_still(started);
+            self.tree.read_until(until.min(Instant::now() + STILL_MAX));
+            let seen = self.look_at_still(started);
             self.tree.resume(&standstill)?;
-            return found;
-        }
-        let (found, round) = self.look(started)?;
-        Ok(found.map(|()| self.sampler.close(started.elapsed(), round)))
+            seen?
+        } else {
+            self.look(started)?
+        };
+        Ok(match seen {
+            Seen::Limit(excess) => Err(excess),
+            Seen::All(round, machine_bytes) => {
+                self.sampler.close(started.elapsed(), round, machine_bytes)
+            }
+        })
     }
 
     /// Looks at a tree that was stopped; births that were under way then may need a second look.
-    fn look_at_still(&mut self, started: Instant) -> Result<Result<Duration, Excess>, TreeError> {
+    fn look_at_still(&mut self, started: Instant) -> Result<Seen, TreeError> {
         let mut tries = 1;
         loop {
-            let (found, round) = self.look(started)?;
-            let round = match round {
-                Round::Torn if tries < STILL_LOOKS_MAX && found.is_ok() => {
-                    tries += 1;
-                    continue;
+            match self.look(started)? {
+                Seen::All(Round::Torn, _) if tries < STILL_LOOKS_MAX => tries += 1,
+                Seen::All(Round::Torn, machine_bytes) => {
+                    return Ok(Seen::All(Round::Defied, machine_bytes));
                 }
-                Round::Torn => Round::Torn,
-                Round::Whole | Round::Still => Round::Still,
-            };
-            return Ok(found.map(|()| self.sampler.close(started.elapsed(), round)));
+                Seen::All(_, machine_bytes) => return Ok(Seen::All(Round::Still, machine_bytes)),
+                limit @ Seen::Limit(_) => return Ok(limit),
+            }
         }
     }
 
-    /// Reads what the sampler asks for: the limit that is reached if one is, and whether something can have been missed.
-    fn look(&mut self, started: Instant) -> Result<(Result<(), Excess>, Round), TreeError> {
-        let born_before = self.tree.last_born()?;
+    /// Reads what the sampler asks for.
+    fn look(&mut self, started: Instant) -> Result<Seen, TreeError> {
+        let before = self.tree.outside()?;
         let mut step = self.sampler.wake(started.elapsed());
-        let found = loop {
+        loop {
             let reading = match step {
                 Step::Read(Read::Sums) => Reading::Sums(self.tree.sums()?),
                 Step::Read(Read::Split) => Reading::Split(self.tree.split()?),
                 Step::Read(Read::Exact(enough)) => Reading::Exact(self.tree.exact(enough)?),
                 Step::Read(Read::Descriptors) => Reading::Descriptors(self.tree.descriptors_max()?),
-                Step::Done => break Ok(()),
-                Step::End(excess) => break Err(excess),
+                Step::Done => break,
+                Step::End(excess) => return Ok(Seen::Limit(excess)),
             };
             step = self.sampler.take(started.elapsed(), reading);
-        };
-        let round = if self.tree.last_born()? == born_before {
-            Round::Whole
-        } else {
-            Round::Torn
-        };
-        Ok((found, round))
+        }
+        let after = self.tree.outside()?;
+        let is_whole = before.zip(after).is_none_or(|(a, b)| a.same_people(b));
+        let round = if is_whole { Round::Whole } else { Round::Torn };
+        Ok(Seen::All(round, after.map(|outside| outside.private_bytes)))
+    }
+
+    /// The time for a round was over.
+    fn late(&mut self, now: Duration) -> Result<Option<Excess>, TreeError> {
+        let outside = self.tree.outside()?;
+        let machine_bytes = outside.map(|outside| outside.private_bytes);
+        Ok(self.sampler.late(now, machine_bytes))
     }
 
     fn finish(mut self, wall: Duration, remains: Remains) -> Result<Account, TreeError> {

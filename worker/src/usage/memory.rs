@@ -19,8 +19,8 @@
 //!   can come to be shared by a process already read and one yet to be read (a parent of 100 MB forks, a child
 //!   touches what its parent made), and counts once and a half.
 //! - The peak never exceeds what was held: it comes from such readings too, or from one process alone.
-//! - The exception to both: a tree that may be above the limit, and that three rounds in a row could not count, is taken for
-//!   above it, and the limit for its peak.
+//! - The exception to both: a tree that several rounds in a row could not count (they were late, or its tasks went on though they
+//!   were stopped), while the machine's private memory has grown by as much as it had left, is taken for above the limit, and the limit for its peak.
 
 use std::time::Duration;
 
@@ -55,6 +55,9 @@ const TELLING_SHARE: u32 = 20;
 /// Rounds that may be torn before one finds the tree standing still.
 const TORN_MAX: u32 = 2;
 
+/// Rounds in a row in which tasks may be born though all are stopped: somebody continues them.
+const DEFIED_MAX: u32 = 2;
+
 /// Rounds in a row that may be too late.
 const LATE_MAX: u32 = 3;
 
@@ -73,6 +76,15 @@ pub(super) enum MemoryStep {
     Over(Excess),
 }
 
+/// A moment at which all was seen.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// Private memory of all processes of the machine then, or less since.
+    machine_bytes: Option<u64>,
+    /// What the job had left.
+    headroom: u64,
+}
+
 /// Watches the memory of one job. All times count from the job's start.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MemoryWatch {
@@ -86,8 +98,12 @@ pub(super) struct MemoryWatch {
     late: u32,
     /// Rounds that can have missed something, since the last that cannot.
     torn: u32,
-    /// Whether the last round missed nothing.
-    is_known: bool,
+    /// Rounds in a row in which tasks were born though all were stopped.
+    defied: u32,
+    /// What was so when a round missed nothing, last.
+    known: Known,
+    /// Private memory of all processes of the machine at the last round.
+    machine_bytes: Option<u64>,
     looked_at: Duration,
     /// The sums' bound at the last look, and what is left to the limit by the best bound.
     bound: u64,
@@ -112,7 +128,12 @@ impl MemoryWatch {
             shared: Shared::None,
             late: 0,
             torn: 0,
-            is_known: true,
+            defied: 0,
+            known: Known {
+                machine_bytes: None,
+                headroom: limits.memory_bytes.0,
+            },
+            machine_bytes: None,
             looked_at: Duration::ZERO,
             bound: 0,
             headroom: limits.memory_bytes.0,
@@ -137,33 +158,60 @@ impl MemoryWatch {
         self.files_max
     }
 
-    /// A round is over.
-    pub(super) fn close(&mut self, round: Round) {
-        self.torn = match round {
-            Round::Whole => 0,
-            // The next may be torn again, and then does not have to be the second one.
-            Round::Still => TORN_MAX - 1,
-            Round::Torn => self.torn.saturating_add(1),
-        };
-        self.is_known = round != Round::Torn;
+    /// A round is over; `machine_bytes` is private memory of all processes of the machine now, `None` if that is not known.
+    pub(super) fn close(
+        &mut self,
+        now: Duration,
+        round: Round,
+        machine_bytes: Option<u64>,
+    ) -> MemoryStep {
+        match round {
+            Round::Whole | Round::Still => {
+                (self.torn, self.defied) = (0, 0);
+                self.known = Known {
+                    machine_bytes,
+                    headroom: self.headroom,
+                };
+            }
+            Round::Torn => self.torn = self.torn.saturating_add(1),
+            Round::Defied => self.defied += 1,
+        }
+        self.see_machine(machine_bytes);
+        if self.defied < DEFIED_MAX {
+            return MemoryStep::Enough;
+        }
+        self.over_by_evidence(now)
     }
 
-    /// Whether the next round should find the tree standing still, since others go wrong.
+    fn see_machine(&mut self, machine_bytes: Option<u64>) {
+        // Others give memory back, too: what counts is the growth since the least.
+        let least = [self.known.machine_bytes, machine_bytes];
+        self.known.machine_bytes = least.into_iter().flatten().min();
+        self.machine_bytes = machine_bytes;
+    }
+
+    /// Whether memory has gone on the machine since all was seen, such a part of what the job would have to take for its limit.
+    fn is_evident(&self, part: u64) -> bool {
+        match (self.known.machine_bytes, self.machine_bytes) {
+            (Some(before), Some(now)) => now - before >= self.known.headroom / part,
+            (Some(_) | None, _) => true,
+        }
+    }
+
+    /// Whether the next round should find the tree standing still, since others go wrong, and memory is gone.
     pub(super) fn wants_standstill(&self) -> bool {
-        self.torn >= TORN_MAX || self.late > 0
+        let goes_wrong = self.torn >= TORN_MAX || self.defied > 0 || self.late > 0;
+        goes_wrong && self.is_evident(2)
     }
 
     /// When to look next.
     pub(super) fn next_look(&self) -> Duration {
-        if !self.is_known {
-            return self.looked_at + LOOK_MIN;
-        }
         let cores = self.cores.min(2 * u64::from(self.sums.tasks.max(1)));
         let per_ms = self.growth_per_ms.max(GROWTH_PER_MS * cores);
         let mut reached = Duration::from_millis(self.headroom / per_ms);
-        if self.torn > 0 {
-            // It takes two looks to know more.
-            reached /= 2;
+        if self.torn > 0 && self.is_evident(2) {
+            // It takes another look to know more.
+            reached = Duration::ZERO;
         }
         self.looked_at + reached.clamp(LOOK_MIN, LOOK_MAX)
     }
@@ -254,12 +302,21 @@ impl MemoryWatch {
     }
 
     /// The time for a round was over before it could say whether the limit is reached. A tree that makes itself uncountable while its
-    /// upper bound is above the limit is taken for above it, after a few tries that have longer each.
-    pub(super) fn take_late(&mut self, now: Duration) -> MemoryStep {
+    /// upper bound is above the limit, and that much memory has gone on the machine, is taken for above it, after a few tries.
+    pub(super) fn take_late(&mut self, now: Duration, machine_bytes: Option<u64>) -> MemoryStep {
         self.late += 1;
+        self.see_machine(machine_bytes);
         if self.headroom > 0 || self.late < LATE_MAX {
             return MemoryStep::Enough;
         }
+        self.over_by_evidence(now)
+    }
+
+    fn over_by_evidence(&mut self, now: Duration) -> MemoryStep {
+        if !self.is_evident(1) {
+            return MemoryStep::Enough;
+        }
+        self.peak = self.peak.max(self.limit);
         MemoryStep::Over(Excess {
             limit: LimitName::Memory,
             peak: self.limit,
@@ -409,40 +466,45 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_that_cannot_be_counted_is_ended_if_it_may_be_above_the_limit() {
-        let mut near = watch(128);
-        assert_eq!(near.take_sums(at(10), &sums(3, 300, 0)), MemoryStep::Split);
-        for n in 1..=3 {
-            near.take_split(at(10), &split(290, 0, 100));
-            let step = near.take_late(at(500 * n));
-            assert_eq!(matches!(step, MemoryStep::Over(_)), n == 3, "{step:?}");
-        }
-        let mut far = watch(1_024);
-        assert_eq!(far.take_sums(at(10), &sums(3, 300, 0)), MemoryStep::Split);
-        for n in 1..9 {
-            far.take_split(at(10), &split(290, 0, 100));
-            assert_eq!(far.take_late(at(500 * n)), MemoryStep::Enough);
-        }
+    fn a_tree_that_cannot_be_counted_in_time_is_ended_if_so_much_memory_is_gone() {
+        let rounds = |limit, gone_mib: u64| {
+            let mut watch = watch(limit);
+            watch.close(at(5), Round::Whole, Some(900 * MIB));
+            assert_eq!(watch.take_sums(at(10), &sums(3, 300, 0)), MemoryStep::Split);
+            (1..9).position(|n| {
+                watch.take_split(at(500 * n), &split(290, 0, 100));
+                let step = watch.take_late(at(500 * n), Some((900 + gone_mib) * MIB));
+                matches!(step, MemoryStep::Over(_))
+            })
+        };
+        assert_eq!(rounds(128, 200), Some(2));
+        assert_eq!(rounds(128, 100), None);
+        assert_eq!(rounds(1_024, 2_000), None);
     }
 
     #[test]
-    fn a_tree_that_cannot_be_seen_whole_is_looked_at_soon_and_standing_still() {
+    fn a_tree_that_cannot_be_seen_whole_stands_still_only_if_memory_is_gone() {
         let mut watch = watch(1_024);
-        let mut look = |ms, round| {
+        let mut look = |ms, round, machine_mib: u64| {
             watch.take_sums(at(ms), &sums(3, 20, 0));
-            watch.close(round);
-            (watch.next_look(), watch.wants_standstill())
+            let step = watch.close(at(ms), round, Some(machine_mib * MIB));
+            let over = matches!(step, MemoryStep::Over(_));
+            (watch.next_look(), watch.wants_standstill(), over)
         };
-        assert_eq!(look(10, Round::Whole), (at(110), false));
-        assert_eq!(look(110, Round::Torn), (at(115), false));
-        assert_eq!(look(115, Round::Torn), (at(120), true));
-        // Known for now; the next that is torn is one too many.
-        assert_eq!(look(120, Round::Still), (at(220), false));
-        assert_eq!(look(220, Round::Torn), (at(225), true));
-        assert_eq!(look(225, Round::Whole), (at(325), false));
-        assert_eq!(look(325, Round::Torn), (at(330), false));
-        watch.take_late(at(900));
-        assert!(watch.wants_standstill());
+        assert_eq!(look(10, Round::Whole, 700), (at(110), false, false));
+        for n in 1..9 {
+            let next = at(110 + 100 * n);
+            assert_eq!(look(10 + 100 * n, Round::Torn, 1_000), (next, false, false));
+        }
+        // Others give back what they had.
+        assert_eq!(look(910, Round::Torn, 500), (at(1_010), false, false));
+        assert_eq!(look(1_010, Round::Torn, 1_001), (at(1_110), false, false));
+        assert_eq!(look(1_110, Round::Torn, 1_010), (at(1_115), true, false));
+        assert_eq!(look(1_115, Round::Still, 1_010), (at(1_215), false, false));
+        assert_eq!(look(1_215, Round::Torn, 2_100), (at(1_220), false, false));
+        assert_eq!(look(1_220, Round::Torn, 2_100), (at(1_225), true, false));
+        assert_eq!(look(1_225, Round::Defied, 2_100), (at(1_230), true, false));
+        assert_eq!(look(1_230, Round::Defied, 2_100), (at(1_235), true, true));
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod memory;
 mod standstill;
 mod text;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -35,13 +36,16 @@ use rustix::io::Errno;
 use wpool_sys::kcmp;
 
 use self::ledger::{Ledger, Times, Tree};
-use self::standstill::Births;
+use self::standstill::{Sights, Stopped};
 use self::text::{Stat, State, Status};
 use super::reading::{Disk, Room, Sums};
 use super::sockets::{SOCKET_BYTES_MAX, SocketReader};
 
 /// Processes whose `stat` is kept open; above it the cost of opening is small beside that of so many.
 const KEPT_MAX: usize = 256;
+
+/// Threads of one process that are tried in turn.
+const THREADS_TRIED: u32 = 8;
 
 /// A tree could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -86,8 +90,8 @@ pub struct TreeReader {
     /// Of a process whose first thread has ended and others have not: one that lives, through which it can be read.
     threads: BTreeMap<u32, u32>,
     /// Who was found stopped at the last [`TreeReader::sums`].
-    stopped: Vec<u32>,
-    births: Option<Births>,
+    stopped: Vec<Stopped>,
+    sights: Option<Sights>,
     ledger: Ledger,
     entries: Vec<u8>,
     buffer: Vec<u8>,
@@ -127,7 +131,7 @@ impl TreeReader {
             sockets: SocketReader::new(proc.as_fd(), init, own_pid)
                 .map_err(reading("the sockets"))?,
             sockets_count: 0,
-            births: Births::new(proc.as_fd(), own_pid)?,
+            sights: Sights::new(proc.as_fd(), own_pid)?,
             proc,
             init,
             namespace,
@@ -203,7 +207,8 @@ impl TreeReader {
                 times.own = cpu_clock(pid).unwrap_or_else(|| self.ticks(stat.own_ticks));
                 self.members.push(pid);
                 if stat.state == State::Stopped {
-                    self.stopped.push(pid);
+                    let cpu = times.own;
+                    self.stopped.push(Stopped { pid, cpu });
                 }
                 sums.processes += 1;
                 sums.tasks = sums.tasks.saturating_add(stat.threads);
@@ -350,7 +355,7 @@ impl TreeReader {
         };
         if stat.state == State::Ended && stat.threads > 1 {
             let thread = self.live_thread(pid).map_err(reading("the threads"))?;
-            if let Some(thread) = thread {
+            if let Some((thread, _)) = thread {
                 self.threads.insert(pid, thread);
                 let found = self.read(pid, "stat", None);
                 if found.map_err(reading("the sums"))?.is_some()
@@ -364,9 +369,11 @@ impl TreeReader {
         Ok(Some(stat))
     }
 
-    /// A thread of the process that has not ended, where its first one has.
-    fn live_thread(&self, pid: u32) -> io::Result<Option<u32>> {
-        let directory = match self.open(pid, "task", OFlags::RDONLY | OFlags::DIRECTORY) {
+    /// A thread of the process that has not ended, where its first one has, and the name of its pid namespace.
+    fn live_thread(&self, pid: u32) -> io::Result<Option<(u32, Vec<u8>)>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let path = format!("{pid}/task");
+        let directory = match rustix::fs::openat(&self.proc, path, flags, Mode::empty()) {
             Ok(directory) => directory,
             Err(error) if is_gone(error) || is_refused(&error.into()) => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -386,8 +393,8 @@ impl TreeReader {
             };
             // One that has ended too has no namespaces any more.
             let name = format!("{pid}/task/{thread}/ns/pid");
-            if rustix::fs::readlinkat(&self.proc, name, Vec::new()).is_ok() {
-                return Ok(Some(thread));
+            if let Ok(namespace) = rustix::fs::readlinkat(&self.proc, name, Vec::new()) {
+                return Ok(Some((thread, namespace.into_bytes())));
             }
         }
         Ok(None)
@@ -410,11 +417,7 @@ impl TreeReader {
             // Of the process, or of its first thread alone.
             Err(error) if is_gone(error) => {
                 let thread = self.live_thread(pid).map_err(reading("the threads"))?;
-                let namespace = thread.and_then(|thread| {
-                    let name = format!("{pid}/task/{thread}/ns/pid");
-                    rustix::fs::readlinkat(&self.proc, name, Vec::new()).ok()
-                });
-                Ok(namespace.is_none_or(|name| name.into_bytes() != self.namespace))
+                Ok(thread.is_none_or(|(_, namespace)| namespace != self.namespace))
             }
             Err(error) if is_refused(&error.into()) => {
                 let status = self.status(pid)?;
@@ -424,26 +427,57 @@ impl TreeReader {
         }
     }
 
-    /// One process for each address space among the members.
-    fn address_spaces(&self) -> Vec<u32> {
-        let mut distinct: Vec<u32> = Vec::with_capacity(self.members.len());
+    /// The members by address space: those of one share it.
+    fn address_spaces(&self) -> Vec<Vec<u32>> {
+        let mut distinct: Vec<Vec<u32>> = Vec::with_capacity(self.members.len());
         for &pid in &self.members {
             // Searched, not sorted: while processes end and exec, the order is none that a sort could trust.
-            let found = distinct.binary_search_by(|&other| {
-                let [other, pid] = [other, pid].map(|pid| *self.threads.get(&pid).unwrap_or(&pid));
-                kcmp::compare_memory(other, pid).unwrap_or(std::cmp::Ordering::Less)
+            let found = distinct.binary_search_by(|space| {
+                let first = space.first().copied().unwrap_or(pid);
+                self.compare_memory(first, pid).unwrap_or(Ordering::Less)
             });
-            if let Err(place) = found {
-                distinct.insert(place, pid);
+            match found {
+                Err(place) => distinct.insert(place, vec![pid]),
+                Ok(place) => distinct
+                    .get_mut(place)
+                    .into_iter()
+                    .for_each(|it| it.push(pid)),
             }
         }
         distinct
     }
 
+    /// How the address spaces of two processes are ordered; `None` if one is gone.
+    fn compare_memory(&self, one: u32, other: u32) -> Option<Ordering> {
+        let [one, other] = [one, other].map(|pid| *self.threads.get(&pid).unwrap_or(&pid));
+        kcmp::compare_memory(one, other).ok()
+    }
+
     /// Reads `/proc/PID/NAME` into [`TreeReader::text`], through `kept` or opened anew.
     ///
-    /// Gives the descriptor; `None` if the process is gone.
+    /// Gives the descriptor; `None` if the process is gone. The thread that stands for a process whose first one has ended may end
+    /// meanwhile: then another does.
     fn read(&mut self, pid: u32, name: &str, kept: Option<OwnedFd>) -> io::Result<Option<OwnedFd>> {
+        let mut read = self.read_once(pid, name, kept)?;
+        for _ in 0..THREADS_TRIED {
+            if read.is_some() || self.threads.remove(&pid).is_none() {
+                break;
+            }
+            let Some((thread, _)) = self.live_thread(pid)? else {
+                break;
+            };
+            self.threads.insert(pid, thread);
+            read = self.read_once(pid, name, None)?;
+        }
+        Ok(read)
+    }
+
+    fn read_once(
+        &mut self,
+        pid: u32,
+        name: &str,
+        kept: Option<OwnedFd>,
+    ) -> io::Result<Option<OwnedFd>> {
         let descriptor = match kept.map_or_else(|| self.open(pid, name, OFlags::RDONLY), Ok) {
             Err(error) if is_gone(error) => return Ok(None),
             opened => opened?,

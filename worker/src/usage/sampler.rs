@@ -52,6 +52,8 @@ pub enum Round {
     Still,
     /// It can.
     Torn,
+    /// It can, though the tree was stopped for it: somebody has continued it.
+    Defied,
 }
 
 /// What to read; see [`super::reading`].
@@ -116,11 +118,10 @@ impl Sampler {
     }
 
     /// The time for the round that was begun was over: the limit that is reached all the same, if one is.
-    pub(super) fn late(&mut self, now: Duration) -> Option<Excess> {
-        match self.memory.take_late(now) {
-            MemoryStep::Over(excess) => Some(excess),
-            MemoryStep::Enough | MemoryStep::Again | MemoryStep::Split | MemoryStep::Exact => None,
-        }
+    ///
+    /// `machine_bytes` is private memory of all processes of the machine, if known.
+    pub(super) fn late(&mut self, now: Duration, machine_bytes: Option<u64>) -> Option<Excess> {
+        over(self.memory.take_late(now, machine_bytes))
     }
 
     /// When to [`Sampler::wake`] for the first time.
@@ -165,10 +166,19 @@ impl Sampler {
         }
     }
 
-    /// The round is over; when to [`Sampler::wake`] next.
-    pub fn close(&mut self, now: Duration, round: Round) -> Duration {
-        self.memory.close(round);
-        self.next_look(now)
+    /// The round is over; when to [`Sampler::wake`] next. `machine_bytes` is private memory of all processes of the machine, if known.
+    ///
+    /// # Errors
+    ///
+    /// [`Excess`]: the limit that is reached all the same.
+    pub fn close(
+        &mut self,
+        now: Duration,
+        round: Round,
+        machine_bytes: Option<u64>,
+    ) -> Result<Duration, Excess> {
+        over(self.memory.close(now, round, machine_bytes))
+            .map_or_else(|| Ok(self.next_look(now)), Err)
     }
 
     /// Whether the next round should find the tree standing still.
@@ -235,6 +245,14 @@ impl Sampler {
             init_resident_max_bytes: 0,
             tasks_peak: self.tasks_peak,
         }
+    }
+}
+
+/// The excess that a step names.
+fn over(step: MemoryStep) -> Option<Excess> {
+    match step {
+        MemoryStep::Over(excess) => Some(excess),
+        MemoryStep::Enough | MemoryStep::Again | MemoryStep::Split | MemoryStep::Exact => None,
     }
 }
 
@@ -361,7 +379,8 @@ mod tests {
                     }
                     Step::Read(_) => unreachable!(),
                     Step::Done => {
-                        let until = sampler.close(now, Round::Whole);
+                        let until = sampler.close(now, Round::Whole, None);
+                        let until = until.expect("a whole round");
                         prop_assert!(cpu < Duration::from_secs(2) && tree.held() < 256 * MIB);
                         let spent = now.saturating_sub(began);
                         prop_assert!(until >= now + spent * (SHARE - 1));
@@ -398,7 +417,7 @@ mod tests {
                 };
                 step = sampler.take(now, reading);
             }
-            sampler.close(now, Round::Whole);
+            sampler.close(now, Round::Whole, None).unwrap();
         }
         let expected = [LimitName::Processes, LimitName::Disk, LimitName::OpenFiles];
         assert_eq!(sampler.limits_hit(), expected);

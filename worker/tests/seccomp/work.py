@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import resource
 import select
+import shutil
 import signal
 import socket
 import sqlite3
@@ -93,6 +94,12 @@ def files():
         os.close(writer)
         os.mkfifo(os.path.join(place, "fifo"))
         os.rename(path, path + "2")
+        # By sendfile(2), if that works.
+        shutil.copyfile(path + "2", path + "3")
+        left, right = socket.socketpair()
+        with open(path + "3", "rb") as file:
+            assert left.sendfile(file) == 4096
+        assert len(right.recv(9999)) == 4096
         os.sync()
         database = sqlite3.connect(os.path.join(place, "db"))
         database.execute("create table t (n)")

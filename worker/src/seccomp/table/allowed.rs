@@ -52,7 +52,7 @@ const DESCRIPTORS: &[Call] = calls![
     SYS_read SYS_pread64 SYS_readv SYS_preadv SYS_preadv2
     SYS_write SYS_pwrite64 SYS_writev SYS_pwritev SYS_pwritev2 SYS_lseek
     SYS_close SYS_close_range SYS_dup SYS_dup2 SYS_dup3
-    SYS_pipe SYS_pipe2 SYS_splice SYS_tee SYS_vmsplice SYS_sendfile SYS_copy_file_range
+    SYS_pipe SYS_pipe2 SYS_copy_file_range
 ];
 
 const EVENTS: &[Call] = calls![

@@ -18,6 +18,10 @@ pub(super) fn rows(accounting: Accounting) -> impl Iterator<Item = Row> {
             SHMGET,
             SEMGET,
             MSGGET,
+            SPLICE,
+            TEE,
+            VMSPLICE,
+            SENDFILE,
             SETSOCKOPT,
         ],
         Accounting::Sampling => &[PRCTL_SAMPLING, MMAP_SAMPLING, SETSOCKOPT_SAMPLING],
@@ -277,21 +281,51 @@ const LANDLOCK_ADD_RULE: Row = always(
 );
 const SEMGET: Row = always(Call::new("SYS_semget", libc::SYS_semget), Group::Ipc);
 const MSGGET: Row = always(Call::new("SYS_msgget", libc::SYS_msgget), Group::Ipc);
-const SETSOCKOPT: Row = always(
+const SPLICE: Row = always(
+    Call::new("SYS_splice", libc::SYS_splice),
+    Group::Descriptors,
+);
+const TEE: Row = always(Call::new("SYS_tee", libc::SYS_tee), Group::Descriptors);
+const VMSPLICE: Row = always(
+    Call::new("SYS_vmsplice", libc::SYS_vmsplice),
+    Group::Descriptors,
+);
+const SENDFILE: Row = always(
+    Call::new("SYS_sendfile", libc::SYS_sendfile),
+    Group::Descriptors,
+);
+
+/// `SOL_SOCKET`; `SO_ATTACH_FILTER`, `SO_ATTACH_BPF` and the same of `SO_REUSEPORT`.
+const PROGRAMS: Case = Case {
+    when: &[Test::is(1, &[1]), Test::is(2, &[26, 50, 51, 52])],
+    answer: EPERM,
+};
+
+const SETSOCKOPT: Row = row(
     Call::new("SYS_setsockopt", libc::SYS_setsockopt),
     Group::Sockets,
+    &[PROGRAMS],
+    Answer::Allow,
+    PROGRAMS_REASON,
 );
+
+const PROGRAMS_REASON: &str = "all but programs that filter packets: compiled ones lie in one room for all users of the \
+     machine (bpf_jit_limit), which every system call filter needs, too";
 
 const SETSOCKOPT_SAMPLING: Row = row(
     Call::new("SYS_setsockopt", libc::SYS_setsockopt),
     Group::Sockets,
-    &[Case {
-        // SOL_SOCKET; SNDBUF, RCVBUF, SNDBUFFORCE, RCVBUFFORCE.
-        when: &[Test::is(1, &[1]), Test::is(2, &[7, 8, 32, 33])],
-        answer: Answer::Pretend,
-    }],
+    &[
+        PROGRAMS,
+        Case {
+            // SOL_SOCKET; SNDBUF, RCVBUF, SNDBUFFORCE, RCVBUFFORCE.
+            when: &[Test::is(1, &[1]), Test::is(2, &[7, 8, 32, 33])],
+            answer: Answer::Pretend,
+        },
+    ],
     Answer::Allow,
-    "all but the size of buffers, which stays as it is: sampling can count sockets, not what lies in them",
+    "all but programs that filter packets, and the size of buffers, which stays as it is: sampling can count sockets, \
+     not what lies in them",
 );
 
 /// `MAP_HUGETLB`.
@@ -365,7 +399,6 @@ macro_rules! prctl_options {
             47, // CAP_AMBIENT
             52, 53, // SPECULATION_CTRL
             65, 66, // MDWE
-            78, // FUTEX_HASH
             0x5356_4d41, // SET_VMA
             0x5961_6d61, // SET_PTRACER
             0x4155_5856, // GET_AUXV

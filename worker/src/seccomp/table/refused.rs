@@ -13,7 +13,7 @@ use super::{Accounting, Answer, Call, Group, Row, Rule, calls};
 pub(super) fn rows(accounting: Accounting) -> impl Iterator<Item = Row> {
     let sampling: &[Refusal] = match accounting {
         Accounting::Cgroup => &[],
-        Accounting::Sampling => &[UNSEEN_MEMORY, UNSEEN_OBJECTS, UNSEEN_RULES],
+        Accounting::Sampling => &[UNSEEN_MEMORY, UNSEEN_OBJECTS, UNSEEN_RULES, UNSEEN_PAGES],
     };
     REFUSED.iter().chain(sampling).flat_map(|refusal| {
         refusal.calls.iter().map(|call| Row {
@@ -32,6 +32,7 @@ struct Refusal {
 }
 
 const EPERM: Answer = Answer::Errno(Errno::EPERM);
+const EINVAL: Answer = Answer::Errno(Errno::EINVAL);
 const ENOSYS: Answer = Answer::Errno(Errno::ENOSYS);
 
 const UNSEEN_MEMORY: Refusal = Refusal {
@@ -45,6 +46,13 @@ const UNSEEN_OBJECTS: Refusal = Refusal {
     reason: "System V objects hold memory that belongs to no process, without end: sampling would not see it; \
              /dev/shm, /dev/mqueue and semaphores in them have limits",
     calls: calls![SYS_shmget SYS_semget SYS_msgget],
+};
+
+const UNSEEN_PAGES: Refusal = Refusal {
+    answer: EINVAL,
+    reason: "puts whole pages into pipes and sockets that count for a byte there; programs copy instead, as they do between \
+             descriptors that these calls do not take",
+    calls: calls![SYS_splice SYS_tee SYS_vmsplice SYS_sendfile],
 };
 
 const UNSEEN_RULES: Refusal = Refusal {

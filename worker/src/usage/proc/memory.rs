@@ -4,7 +4,9 @@
 //!
 //! - No process can make one reading long: who has more page tables than what it may hold needs is not looked into.
 
-use super::text::{self, Status};
+use std::cmp::Ordering;
+
+use super::text;
 use super::{TreeError, TreeReader, is_refused, reading};
 use crate::usage::reading::{Exact, Split};
 
@@ -49,22 +51,27 @@ impl TreeReader {
         };
         // What a process needs that holds `enough` in pages of 4 KiB, twice.
         self.tables_max = TABLES_MIN + enough / 256;
-        let mut spaces = Vec::new();
-        for pid in self.address_spaces() {
+        let spaces = self.address_spaces();
+        for space in &spaces {
             self.go_on()?;
-            if let Some(status) = self.status(pid)? {
-                exact.address_spaces += 1;
-                exact.page_table_bytes += status.page_tables;
-                spaces.push((pid, status));
+            for &pid in space {
+                if let Some(status) = self.status(pid)? {
+                    exact.page_table_bytes += status.page_tables;
+                    break;
+                }
             }
         }
         // They may say it all, and cost nothing to read; what they map is walked for its pages.
         if exact.page_table_bytes >= enough {
             return Ok(exact);
         }
-        for (pid, status) in spaces {
+        for space in spaces {
             self.go_on()?;
-            exact.private_bytes += self.private_bytes(pid, &status)?;
+            let Some(bytes) = self.private_of_space(space)? else {
+                continue;
+            };
+            exact.address_spaces += 1;
+            exact.private_bytes += bytes;
             if exact.private_bytes + exact.page_table_bytes >= enough {
                 break;
             }
@@ -72,18 +79,42 @@ impl TreeReader {
         Ok(exact)
     }
 
-    /// One process's part of private memory; 0 if it is gone. Where nobody may look, its looser figure counts.
+    /// Private memory of an address space that these processes share; `None` if all are gone.
+    ///
+    /// One of them speaks for all; if it ends or executes another program meanwhile, the next does.
+    fn private_of_space(&mut self, mut space: Vec<u32>) -> Result<Option<u64>, TreeError> {
+        let (mut sum, mut last) = (None, 0);
+        while !space.is_empty() {
+            let speaker = space.remove(0);
+            let Some(bytes) = self.private_bytes(speaker)? else {
+                continue;
+            };
+            let others = space.len();
+            let said = sum.unwrap_or(0);
+            space.retain(|&other| self.compare_memory(speaker, other) != Some(Ordering::Equal));
+            // What it said is of another space than the others', or nobody knows any more: then that counts which says more.
+            let is_known = space.len() < others || others == 0;
+            sum = Some(said - last + bytes.max(last));
+            last = if is_known { 0 } else { bytes };
+        }
+        Ok(sum)
+    }
+
+    /// One process's part of private memory; `None` if it is gone. Where nobody may look, its looser figure counts.
     ///
     /// Whoever has more page tables than `tables_max` (the same pages mapped again and again, or very many zero pages) could keep the
     /// kernel walking them for seconds. It is not looked at: its pages count in full, also those that a fork shares.
-    fn private_bytes(&mut self, pid: u32, status: &Status) -> Result<u64, TreeError> {
+    fn private_bytes(&mut self, pid: u32) -> Result<Option<u64>, TreeError> {
+        let Some(status) = self.status(pid)? else {
+            return Ok(None);
+        };
         if status.page_tables > self.tables_max {
-            return Ok(status.private);
+            return Ok(Some(status.private));
         }
         match self.read(pid, "smaps_rollup", None) {
-            Ok(Some(_)) => Ok(text::private_part(self.text())),
-            Ok(None) => Ok(0),
-            Err(error) if is_refused(&error) => Ok(status.private),
+            Ok(Some(_)) => Ok(Some(text::private_part(self.text()))),
+            Ok(None) => Ok(None),
+            Err(error) if is_refused(&error) => Ok(Some(status.private)),
             Err(error) => Err(reading("the memory")(error)),
         }
     }
