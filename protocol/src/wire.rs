@@ -198,8 +198,8 @@ impl MountSetup {
 /// Where a mount comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountSource {
-    /// A path that the worker itself can reach.
-    Path(String),
+    /// A path that the worker itself can reach, as the bytes that it is.
+    Path(Vec<u8>),
     /// A detached mount that the supervisor made (`open_tree`), at this descriptor.
     Descriptor(u32),
 }

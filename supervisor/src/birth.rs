@@ -11,6 +11,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use rustix::fs::{Gid, MemfdFlags, SealFlags, Uid, fcntl_add_seals, memfd_create};
@@ -279,7 +280,7 @@ impl Nursery {
             let mut mounts = Vec::new();
             for (path, destination) in &profile.mounts {
                 let source = match self.identity {
-                    Identity::Shared => MountSource::Path(path.to_string_lossy().into_owned()),
+                    Identity::Shared => MountSource::Path(path.as_os_str().as_bytes().to_vec()),
                     Identity::Own => {
                         let number = u32::try_from(trees.len()).unwrap_or(u32::MAX);
                         trees.push(detached_copy(path).map_err(|source| BirthError::Mount {

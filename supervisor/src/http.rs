@@ -52,7 +52,7 @@ pub struct Shared {
     handle: Handle,
     /// Requests that may wait.
     waiters: Arc<Semaphore>,
-    /// Bytes of bodies that may be in memory.
+    /// Bytes of bodies that may be in memory, of one user and of all.
     budget: Budget,
     ending: Ending,
 }
@@ -75,9 +75,17 @@ impl Shared {
         let config = handle.config();
         Self {
             waiters: Arc::new(Semaphore::new(config.http.waiters_max)),
-            budget: Budget::new(config.http.bodies_bytes_max),
+            budget: Budget::new(config.http.bodies_bytes_max, config.http.body_bytes_max),
             handle,
             ending: Ending(ending),
+        }
+    }
+
+    /// The same for the requests of another user, who has a budget of their own within that of all.
+    fn of_another_user(&self) -> Self {
+        Self {
+            budget: self.budget.of_another_user(),
+            ..self.clone()
         }
     }
 }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 mod cli;
 
 fn main() -> ExitCode {
+    wpool_sys::signals::hear_of_children();
     let mut arguments = std::env::args_os().peekable();
     let program = arguments.next().unwrap_or_else(|| "wpool".into());
     // Nobody types `wpool worker slot=0 gen=1`: the supervisor does, a thousand times a day, and it is in no help.

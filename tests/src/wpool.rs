@@ -150,6 +150,20 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// Starts a daemon with one worker that logs there.
+    pub fn start_with_log(log: Stdio) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        fs::write(directory.path().join("wpool.toml"), "")?;
+        let process = Self::command(directory.path(), 1).stderr(log).spawn()?;
+        let mut daemon = Self {
+            process,
+            said: directory.path().join("wpool.toml"),
+            directory,
+        };
+        daemon.wait_until_ready()?;
+        Ok(daemon)
+    }
+
     /// Starts it again, in the same place, after it has exited.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         let workers = 1;

@@ -6,8 +6,10 @@
 //!   (Landlock, cgroup); otherwise it says which does not, why, and what to do. There is no policy yet that works without.
 
 use std::cell::{Cell, RefCell};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use wpool_protocol::outcome::{Identity, IsolationLevel};
@@ -129,7 +131,7 @@ fn profile_mounts(profiles: &[ProfileSetup]) -> Result<Vec<OwnedFd>, Refused> {
         .flat_map(|profile| &profile.mounts)
         .map(|mount| {
             let tree = match &mount.source {
-                MountSource::Path(path) => detached_copy(Path::new(path)),
+                MountSource::Path(path) => detached_copy(Path::new(OsStr::from_bytes(path))),
                 MountSource::Descriptor(number) => take_inherited(*number),
             };
             tree.map_err(|error| Refused {

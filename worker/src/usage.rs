@@ -52,7 +52,7 @@ use wpool_protocol::quantity::Millis;
 use wpool_sys::wait::ResourceUsage;
 
 use self::kernel::KernelWatch;
-use self::proc::{TreeError, TreeReader};
+use self::proc::{Outside, TreeError, TreeReader};
 use self::reading::Room;
 use self::sampler::{Read, Reading, Round, Sampler, Step};
 use self::verdict::{Account, Excess};
@@ -116,6 +116,7 @@ impl Watch {
             late: 0,
             source: Source::Sampling(Box::new(Sampling {
                 init_resident_max_bytes: None,
+                outside: None,
                 tree,
                 sampler,
             })),
@@ -227,6 +228,8 @@ enum Seen {
 #[derive(Debug)]
 struct Sampling {
     init_resident_max_bytes: Option<u64>,
+    /// What was so when the last look began.
+    outside: Option<Outside>,
     tree: TreeReader,
     sampler: Sampler,
 }
@@ -278,6 +281,10 @@ impl Sampling {
     /// Reads what the sampler asks for.
     fn look(&mut self, started: Instant) -> Result<Seen, TreeError> {
         let before = self.tree.outside()?;
+        let last = self.outside.zip(before);
+        if last.is_some_and(|(last, now)| !last.same_people(now)) {
+            self.sampler.births(started.elapsed());
+        }
         let mut step = self.sampler.wake(started.elapsed());
         loop {
             let reading = match step {
@@ -291,6 +298,7 @@ impl Sampling {
             step = self.sampler.take(started.elapsed(), reading);
         }
         let after = self.tree.outside()?;
+        self.outside = before;
         let is_whole = before.zip(after).is_none_or(|(a, b)| a.same_people(b));
         let round = if is_whole { Round::Whole } else { Round::Torn };
         Ok(Seen::All(round, after.map(|outside| outside.private_bytes)))

@@ -310,6 +310,24 @@ fn a_hundred_thousand_files_are_cut_and_it_is_said() {
 }
 
 #[test]
+fn patterns_that_are_dear_are_cut_and_it_is_said() {
+    let in_memory = tempfile::tempdir_in("/dev/shm");
+    let root = in_memory.or_else(|_| tempfile::tempdir()).unwrap();
+    for n in 0..5_000u32 {
+        // Every name is another word of a and b.
+        let word: String = (0..200)
+            .map(|bit| if (n >> (bit % 13)) & 1 == 0 { 'a' } else { 'b' })
+            .collect();
+        File::create(root.path().join(format!("{n:05}{word}"))).unwrap();
+    }
+    let dear = format!("**/*a{}b", "?".repeat(40));
+    let answers = collected(root.path(), &[&dear]);
+    assert_eq!(answers.last().unwrap(), &error(&dear, OutputError::TooMany));
+    let cheap = collected(root.path(), &["**/*c?"]);
+    assert_eq!(cheap, [error("**/*c?", OutputError::Missing)]);
+}
+
+#[test]
 fn a_tree_thousands_deep_is_cut_and_it_is_said() {
     let root = tempfile::tempdir().unwrap();
     let mut directory = std::os::fd::OwnedFd::from(File::open(root.path()).unwrap());

@@ -40,7 +40,7 @@ fn setup() -> Setup {
             name: "default".to_owned(),
             mounts: vec![
                 MountSetup {
-                    source: MountSource::Path("/opt/venv".to_owned()),
+                    source: MountSource::Path(b"/opt/venv".to_vec()),
                     destination: "/opt/venv".to_owned(),
                 },
                 MountSetup {

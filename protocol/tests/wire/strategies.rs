@@ -91,7 +91,7 @@ fn limit_name() -> impl Strategy<Value = LimitName> {
 
 fn setup() -> impl Strategy<Value = Setup> {
     let source = prop_oneof![
-        any::<String>().prop_map(MountSource::Path),
+        any::<Vec<u8>>().prop_map(MountSource::Path),
         any::<u32>().prop_map(MountSource::Descriptor),
     ];
     let mount = (source, any::<String>()).prop_map(|(source, destination)| MountSetup {

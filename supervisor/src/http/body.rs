@@ -1,6 +1,7 @@
 //! Bodies of requests: bounded, within a deadline, and parsed where that holds nobody up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -19,40 +20,93 @@ pub(super) const SMALL: usize = 32 << 10;
 /// One permit of the budget.
 const PERMIT_BYTES: u64 = 1 << 10;
 
-/// Bytes of bodies that may be in memory, of all requests and answers together.
+/// How much of the budget a body takes at a time, at least.
+const STEP: u64 = 1 << 20;
+
+/// How long a body that has a share waits for more.
+const MORE_WITHIN: Duration = Duration::from_secs(5);
+
+/// One user has one part of it in so many: whoever sends nothing of what they announced holds up nobody else.
+const PARTS: u32 = 4;
+
+/// Bytes of bodies that may be in memory, of all requests and answers together, and of those of one user.
 #[derive(Clone, Debug)]
 pub(super) struct Budget {
+    all: Pot,
+    of_user: Pot,
+}
+
+#[derive(Clone, Debug)]
+struct Pot {
     permits: Arc<Semaphore>,
     total: u32,
 }
 
 /// A share of the budget, for as long as this lives.
 #[derive(Debug, Default)]
-pub(super) struct Share(Option<OwnedSemaphorePermit>);
+pub(super) struct Share(Option<Permits>);
 
-impl Budget {
-    pub(super) fn new(bytes: u64) -> Self {
-        let total = u32::try_from(bytes / PERMIT_BYTES).unwrap_or(u32::MAX >> 3);
+#[derive(Debug)]
+struct Permits {
+    of_user: OwnedSemaphorePermit,
+    of_all: OwnedSemaphorePermit,
+}
+
+impl Pot {
+    fn new(total: u32) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(usize::try_from(total).unwrap_or(usize::MAX))),
             total,
         }
     }
 
-    /// A share of so many bytes, once there is one. What is larger than all gets all.
-    pub(super) async fn share(&self, bytes: u64) -> Share {
-        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
+    /// So many permits, or all; the semaphore is never closed.
+    async fn take(&self, permits: u32) -> Option<OwnedSemaphorePermit> {
         let permits = permits.min(self.total);
         let semaphore = Arc::clone(&self.permits);
-        // The semaphore is never closed.
-        Share(semaphore.acquire_many_owned(permits).await.ok())
+        semaphore.acquire_many_owned(permits).await.ok()
+    }
+}
+
+impl Budget {
+    /// For so many bytes, of which one body takes `body_bytes_max`.
+    pub(super) fn new(bytes: u64, body_bytes_max: u64) -> Self {
+        let permits = |bytes: u64| u32::try_from(bytes / PERMIT_BYTES).unwrap_or(u32::MAX >> 3);
+        let total = permits(bytes);
+        let part = (total / PARTS).max(permits(body_bytes_max)).min(total);
+        Self {
+            all: Pot::new(total),
+            of_user: Pot::new(part),
+        }
+    }
+
+    /// The same for another user.
+    pub(super) fn of_another_user(&self) -> Self {
+        Self {
+            all: self.all.clone(),
+            of_user: Pot::new(self.of_user.total),
+        }
+    }
+
+    /// A share of so many bytes, once there is one. What is larger than a user's part gets all of that.
+    pub(super) async fn share(&self, bytes: u64) -> Share {
+        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
+        let permits = permits.min(self.of_user.total);
+        let Some(of_user) = self.of_user.take(permits).await else {
+            return Share(None);
+        };
+        let of_all = self.all.take(permits).await;
+        Share(of_all.map(|of_all| Permits { of_user, of_all }))
     }
 }
 
 impl Share {
     pub(super) fn merge(&mut self, other: Self) {
         match (&mut self.0, other.0) {
-            (Some(own), Some(other)) => own.merge(other),
+            (Some(own), Some(other)) => {
+                own.of_user.merge(other.of_user);
+                own.of_all.merge(other.of_all);
+            }
             (own @ None, other) => *own = other,
             (Some(_), None) => {}
         }
@@ -93,15 +147,9 @@ async fn read_within(
     announced: Option<u64>,
     mut body: Body,
 ) -> Result<(Vec<u8>, Share), Refusal> {
-    /// How much more of the budget a body of unknown length takes at a time.
-    const STEP: u64 = 1 << 20;
     let max = usize::try_from(bounds.body_bytes_max).unwrap_or(usize::MAX);
     let mut share = Share::default();
     let mut shared_bytes = u64::try_from(SMALL).unwrap_or(0);
-    if let Some(announced) = announced.filter(|announced| *announced > shared_bytes) {
-        share = budget.share(announced).await;
-        shared_bytes = announced;
-    }
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| broken())?;
@@ -112,12 +160,36 @@ async fn read_within(
             return Err(Refusal::too_large("the body", bounds.body_bytes_max));
         }
         bytes.extend_from_slice(&data);
-        while u64::try_from(bytes.len()).unwrap_or(u64::MAX) > shared_bytes {
-            share.merge(budget.share(STEP).await);
-            shared_bytes += STEP;
+        let held = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        if held > shared_bytes {
+            // By what has come, not by what was announced: who sends nothing holds nothing. As much again as there is, in few steps.
+            let end = announced.unwrap_or(u64::MAX).max(held);
+            let wanted = (held + held.max(STEP)).min(end) - shared_bytes;
+            share.merge(more(budget, bounds, &share, wanted).await?);
+            shared_bytes += wanted;
         }
     }
     Ok((bytes, share))
+}
+
+/// A further share for a body. While it holds none it waits for its turn; one that does must not wait for others that do.
+async fn more(
+    budget: &Budget,
+    bounds: &HttpBounds,
+    share: &Share,
+    wanted: u64,
+) -> Result<Share, Refusal> {
+    if share.0.is_none() {
+        return Ok(budget.share(wanted).await);
+    }
+    let more = tokio::time::timeout(MORE_WITHIN, budget.share(wanted)).await;
+    more.map_err(|_| {
+        Refusal::busy(
+            "http.bodies_bytes_max",
+            bounds.bodies_bytes_max,
+            "as many large bodies are on their way as may be; try again later",
+        )
+    })
 }
 
 /// The body broke off, or was no body: the client will hardly hear of it.

@@ -1,8 +1,9 @@
 //! The listener, and one task for each connection.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -54,7 +55,7 @@ pub async fn serve(listener: Listener, access: Access, shared: Shared) {
     let mut ending = shared.ending.clone();
     let server = Server {
         access,
-        routes: TowerToHyperService::new(router(shared.clone())),
+        users: Arc::new(Users::of(shared.clone())),
         shared,
         connections: connections.clone(),
         farewells: Arc::new(Semaphore::new(FAREWELLS)),
@@ -68,9 +69,33 @@ pub async fn serve(listener: Listener, access: Access, shared: Shared) {
 
 type Routes = TowerToHyperService<axum::Router>;
 
+/// The routes for each user who has ever been let in.
+struct Users {
+    shared: Shared,
+    routes: Mutex<HashMap<u32, Routes>>,
+}
+
+impl Users {
+    fn of(shared: Shared) -> Self {
+        Self {
+            shared,
+            routes: Mutex::default(),
+        }
+    }
+
+    fn routes(&self, uid: u32) -> Routes {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_user = routes.entry(uid).or_insert_with(|| {
+            let shared = self.shared.of_another_user();
+            TowerToHyperService::new(router(shared))
+        });
+        of_user.clone()
+    }
+}
+
 struct Server {
     access: Access,
-    routes: Routes,
+    users: Arc<Users>,
     shared: Shared,
     connections: Connections,
     /// Who may be told that there is no place for them.
@@ -109,7 +134,7 @@ impl Server {
                     credentials,
                     tenant: bounds.tenant_of(credentials.uid),
                     access: self.access,
-                    routes: self.routes.clone(),
+                    users: Arc::clone(&self.users),
                     ending: self.shared.ending.clone(),
                 };
                 let bounds = bounds.http.clone();
@@ -143,7 +168,7 @@ struct Connection {
     /// Whose jobs theirs are.
     tenant: Arc<str>,
     access: Access,
-    routes: Routes,
+    users: Arc<Users>,
     ending: Ending,
 }
 
@@ -163,7 +188,8 @@ impl Connection {
             },
         };
         let service = {
-            let (place, routes) = (Arc::clone(&self.place), self.routes.clone());
+            let routes = self.users.routes(self.credentials.uid);
+            let place = Arc::clone(&self.place);
             service_fn(move |request| answer(request, peer.clone(), &place, &routes))
         };
         let stream = Explained::new(Patient::new(stream, bounds.body_timeout));

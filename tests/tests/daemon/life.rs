@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
 use anyhow::{Context as _, ensure};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -25,6 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(kill_leaves_no_process_behind),
     test!(sighup_reads_the_config_again_and_refuses_a_bad_one),
     test!(a_config_that_cannot_be_read_to_its_end_holds_up_nothing),
+    test!(a_log_that_nobody_reads_holds_up_nothing),
     test!(readiness_and_the_end_are_told_to_systemd),
     test!(a_bad_config_is_one_line_that_names_the_key),
 ];
@@ -36,6 +38,21 @@ fn a_second_daemon_on_the_same_socket_says_so_and_leaves_the_first_alone() -> an
     ensure!(second.stderr.contains("control.sock"), "{second:?}");
     let outcome = daemon.outcome_of(&json!({"command": ["true"]}))?;
     ensure!(outcome["state"] == "succeeded", "{outcome}");
+    Ok(())
+}
+
+fn a_log_that_nobody_reads_holds_up_nothing() -> anyhow::Result<()> {
+    let (unread, log) = std::io::pipe()?;
+    let flags = OFlag::from_bits_retain(fcntl(&log, FcntlArg::F_GETFL)?);
+    fcntl(&log, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    while nix::unistd::write(&log, &[b'\n'; 4_096]).is_ok() {}
+    fcntl(&log, FcntlArg::F_SETFL(flags))?;
+    let mut daemon = Daemon::start_with_log(log.into())?;
+    let outcome = daemon.outcome_of(&json!({"command": ["true"]}))?;
+    ensure!(outcome["state"] == "succeeded", "{outcome}");
+    daemon.signal(Signal::SIGTERM)?;
+    ensure!(daemon.wait()? == 0);
+    drop(unread);
     Ok(())
 }
 

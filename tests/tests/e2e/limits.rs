@@ -143,6 +143,10 @@ fn idleness_ends_a_job() -> anyhow::Result<()> {
     let busy = "for _ in range(30):\n    for _ in range(100000): pass\n    time.sleep(0.02)";
     let (said, outcome) = python(&["--idle", "2s"], &one(busy))?;
     ensure!(said.code == 0, "{outcome}");
+    // Nor are children that each do next to nothing.
+    let script = "for n in $(seq 12); do sleep 0.2; done";
+    let said = run(["run", "--idle", "1s", "--", "sh", "-c", script])?;
+    ensure!(said.code == 0, "{said:?}");
     Ok(())
 }
 

@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_head_without_end_is_refused),
     test!(ten_thousand_idle_connections_stop_nobody),
     test!(half_requests_make_room_for_whole_ones),
+    test!(who_announces_much_and_sends_little_holds_up_nobody),
     test!(a_client_that_vanishes_takes_nothing_with_it),
     test!(a_reader_that_never_reads_stalls_nobody),
 ];
@@ -168,6 +169,24 @@ fn half_requests_make_room_for_whole_ones() -> anyhow::Result<()> {
     drop(waiting);
     ensure!(wait_for(|| daemon.status().is_ok()));
     Ok(())
+}
+
+fn who_announces_much_and_sends_little_holds_up_nobody() -> anyhow::Result<()> {
+    let daemon = Daemon::start_with(1, "[http]\nbody_timeout_ms = 600000\n")?;
+    let mut halves = Vec::new();
+    for _ in 0..8 {
+        let mut half = daemon.connect()?;
+        half.write_all(
+            b"POST /v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-length: 100000000\r\n\r\n{\"comm",
+        )?;
+        halves.push(half);
+    }
+    // Neither a body that is not small, nor an outcome that is not.
+    let text = "x".repeat(200_000);
+    let outcome = daemon.outcome_of(&json!({"command": ["cat"], "stdin": text}))?;
+    ensure!(outcome["stdout"] == text);
+    drop(halves);
+    goes_on(&daemon)
 }
 
 fn a_client_that_vanishes_takes_nothing_with_it() -> anyhow::Result<()> {

@@ -1,13 +1,15 @@
 //! `wpool run`: one command in a sandbox, without a daemon, and real work in it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::Stdio;
 
 use anyhow::{Context as _, ensure};
 use wpool_tests::test;
 use wpool_tests::trial::Test;
-use wpool_tests::wpool::{feed, program, run, wpool};
+use wpool_tests::wpool::{binary, feed, program, run, wpool};
 
 pub(crate) const TESTS: &[Test] = &[
     test!(the_first_command_prints_42, "python3"),
@@ -17,6 +19,8 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_program_is_compiled_and_run_inside, "gcc"),
     test!(a_project_is_tested_and_its_report_comes_out, "python3"),
     test!(a_virtual_environment_is_shown_read_only, "python3"),
+    test!(a_folder_whose_name_is_no_text_is_the_one_that_is_shown),
+    test!(who_ignores_its_children_hears_how_jobs_end),
     test!(two_hundred_megabytes_arrive_byte_for_byte),
     test!(input_that_ends_ends_for_the_job),
     test!(the_environment_of_the_user_stays_outside),
@@ -157,6 +161,36 @@ fn a_virtual_environment_is_shown_read_only() -> anyhow::Result<()> {
         !venv.join("written").exists(),
         "the job has written outside"
     );
+    Ok(())
+}
+
+fn a_folder_whose_name_is_no_text_is_the_one_that_is_shown() -> anyhow::Result<()> {
+    let parent = tempfile::tempdir()?;
+    // What a careless conversion would take the other's name for.
+    for (name, content) in [(&b"x\xff"[..], "this"), ("x\u{fffd}".as_bytes(), "another")] {
+        let folder = parent.path().join(OsStr::from_bytes(name));
+        fs::create_dir(&folder)?;
+        fs::write(folder.join("file"), content)?;
+    }
+    let mut shown = parent
+        .path()
+        .join(OsStr::from_bytes(b"x\xff"))
+        .into_os_string();
+    shown.push(":/srv/shown");
+    let mut command = wpool(["run", "--ro"]);
+    command.arg(shown).args(["--", "cat", "/srv/shown/file"]);
+    let said = feed(command, b"")?;
+    ensure!(said.stdout == "this", "{said:?}");
+    Ok(())
+}
+
+fn who_ignores_its_children_hears_how_jobs_end() -> anyhow::Result<()> {
+    // An ignored signal stays ignored over exec, and of children that are ignored nobody hears how they ended.
+    let mut command = program("env");
+    command.arg("--ignore-signal=CHLD").arg(binary());
+    command.args(["run", "--timeout", "20s", "--", "sh", "-c", "exit 3"]);
+    let said = feed(command, b"")?;
+    ensure!(said.code == 3, "{said:?}");
     Ok(())
 }
 

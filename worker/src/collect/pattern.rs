@@ -20,6 +20,10 @@ pub fn glob(output: &str) -> Option<Glob> {
         .and_then(|text| GlobBuilder::new(&text).literal_separator(true).build().ok())
 }
 
+/// Places for one character each, behind a `*`, from which on a pattern is dear: what meets it may be in as many states as there are
+/// ways to set them, and no automaton holds so many.
+const DEAR_FROM: usize = 8;
+
 /// The patterns of a job, and which of them something can be said about.
 #[derive(Debug)]
 pub(super) struct Patterns {
@@ -95,6 +99,15 @@ impl Patterns {
 
     pub(super) fn texts(&self) -> &[String] {
         &self.texts
+    }
+
+    /// What it takes to hold one byte of a name against all dear patterns, in their bytes.
+    pub(super) fn dearness(&self) -> usize {
+        let is_dear = |text: &&String| {
+            let behind = text.split_once('*').map_or("", |(_, behind)| behind);
+            behind.matches(['?', '[']).count() >= DEAR_FROM
+        };
+        self.texts.iter().filter(is_dear).map(String::len).sum()
     }
 
     /// The patterns, by index, that match this name.

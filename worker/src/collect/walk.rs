@@ -21,6 +21,9 @@ use crate::beneath;
 /// for seconds is killed. With 32 patterns these are the 128 Ki entries of a large box.
 const MATCHES_MAX: usize = 4 << 20;
 
+/// Bytes of names times bytes of dear patterns, as far as they are held against each other: less than a second.
+const DEAR_MAX: usize = 32 << 20;
+
 /// What was found.
 #[derive(Debug)]
 pub(super) struct Findings {
@@ -55,6 +58,9 @@ struct Walk<'a> {
     names_max: usize,
     /// How many entries were met.
     entries: usize,
+    /// See [`Patterns::dearness`], and what is left of [`DEAR_MAX`].
+    dearness: usize,
+    dear_left: usize,
     findings: Findings,
 }
 
@@ -70,6 +76,8 @@ pub(super) fn walk(
         bounds,
         names_max,
         entries: 0,
+        dearness: patterns.dearness(),
+        dear_left: DEAR_MAX,
         findings: Findings {
             names: BTreeSet::new(),
             unreadable: Vec::new(),
@@ -111,6 +119,12 @@ pub(super) fn walk(
             path.push(b'/');
         }
         path.extend_from_slice(name);
+        let cost = path.len().saturating_mul(search.dearness);
+        let Some(dear_left) = search.dear_left.checked_sub(cost) else {
+            search.findings.verdicts.fill(Verdict::Cut);
+            break;
+        };
+        search.dear_left = dear_left;
         match search.meet(directory, &entry, &path) {
             Some(deeper) => open.push((deeper, length_before)),
             None => path.truncate(length_before),

@@ -273,7 +273,7 @@ mod tests {
         let profile = ProfileSetup {
             name: "default".into(),
             mounts: vec![MountSetup {
-                source: MountSource::Path("/opt/venv".into()),
+                source: MountSource::Path(b"/opt/venv".to_vec()),
                 destination: "/opt/venv".into(),
             }],
         };

@@ -36,6 +36,7 @@ use rustix::io::Errno;
 use wpool_sys::kcmp;
 
 use self::ledger::{Ledger, Times, Tree};
+pub(super) use self::standstill::Outside;
 use self::standstill::{Sights, Stopped};
 use self::text::{Stat, State, Status};
 use super::reading::{Disk, Room, Sums};

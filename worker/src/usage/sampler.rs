@@ -124,6 +124,11 @@ impl Sampler {
         over(self.memory.take_late(now, machine_bytes))
     }
 
+    /// See [`CpuWatch::births`].
+    pub(super) fn births(&mut self, now: Duration) {
+        self.cpu.births(now);
+    }
+
     /// When to [`Sampler::wake`] for the first time.
     pub fn first_look(&self) -> Duration {
         self.wanted_look(FIRST_LOOK)

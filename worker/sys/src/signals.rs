@@ -7,6 +7,13 @@
 use std::io;
 use std::ptr;
 
+/// Hears of children: whoever has started this program may ignore SIGCHLD, that stays so over `exec`, and then the kernel reaps
+/// them and tells nobody how they ended.
+pub fn hear_of_children() {
+    // SAFETY: SIG_DFL is no function of ours that could run.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Unblocks every signal and gives each its default action.
 ///
 /// Rust's runtime ignores SIGPIPE, and an ignored signal stays ignored over `exec`: without this, a
