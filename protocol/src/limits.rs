@@ -31,7 +31,7 @@ pub struct LimitsRequest {
     /// CPU time of all processes together, ms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_ms: Option<Millis>,
-    /// Time without any CPU use, ms.
+    /// Time in which all processes together use less than a thousandth of a core, ms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_ms: Option<Millis>,
     /// Memory of all processes together, shared pages counted once, and what they wrote to their tmpfs; bytes.

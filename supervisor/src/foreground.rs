@@ -210,6 +210,7 @@ pub fn run(run: ForegroundRun) -> Result<RunEnd, RunError> {
         limits,
         live,
         interruptions,
+        asked: live::Asked::Nothing,
     }
     .with(worker)
 }
@@ -255,6 +256,7 @@ struct Run {
     limits: Limits,
     live: Option<live::Streams>,
     interruptions: Interruptions,
+    asked: live::Asked,
 }
 
 impl Run {
@@ -341,7 +343,7 @@ impl Run {
         let Some(pumps) = pumps else {
             return Ok(live::Carried::Everything);
         };
-        let carried = pumps.finish(&mut self.interruptions);
+        let carried = pumps.finish(self.asked, &mut self.interruptions);
         carried.map_err(|source| RunError::Streams {
             step: "pass on what the job wrote",
             source,
@@ -356,12 +358,11 @@ impl Run {
         outputs: &mut Gathered,
     ) -> Result<Option<Box<AttemptReport>>, DialogueError> {
         let deadline = Instant::now() + self.limits.run_time_max() + OVERRUN_SLACK;
-        let mut asked = false;
         loop {
             match dialogue.next(deadline, Some(&mut self.interruptions))? {
-                Event::Interrupted if asked => return Ok(None),
+                Event::Interrupted if self.asked == live::Asked::ForTheEnd => return Ok(None),
                 Event::Interrupted => {
-                    asked = true;
+                    self.asked = live::Asked::ForTheEnd;
                     dialogue.send_last(ToWorker::Stop(attempt));
                 }
                 Event::Said(message) => match message {

@@ -94,7 +94,9 @@ fn check(file: Option<PathBuf>, screen: &mut Screen<'_>) -> anyhow::Result<u8> {
         (Ok(()), Form::Json) => screen.json(&serde_json::json!({"ok": true})).map(|()| 0),
         (Err(error), Form::Text) => Err(error.into()),
         (Err(error), Form::Json) => {
-            screen.json(&serde_json::json!({"ok": false, "error": error.to_string()}))?;
+            // With its causes, as the text has them.
+            let error = format!("{:#}", anyhow::Error::from(error));
+            screen.json(&serde_json::json!({"ok": false, "error": error}))?;
             Ok(FAILED)
         }
     }

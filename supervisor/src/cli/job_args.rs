@@ -29,7 +29,7 @@ pub(crate) struct LimitArgs {
     /// CPU time of all its processes together [default: timeout × cpus]
     #[arg(long, value_name = "DURATION")]
     cpu: Option<Millis>,
-    /// Time without any CPU use [default: unlimited]
+    /// Time in which all use less than a thousandth of a core [default: unlimited]
     #[arg(long, value_name = "DURATION")]
     idle: Option<Millis>,
     /// Time between SIGTERM and SIGKILL when the timeout is over [default: 0]

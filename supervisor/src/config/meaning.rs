@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use wpool_pool::settings::TenantRule;
+use wpool_protocol::limits::LimitsRequest;
 use wpool_protocol::wire::{IsolationPolicy, MountSetup};
 
 use super::amount::Amount;
@@ -355,7 +356,15 @@ fn check_limits(
             );
         }
     }
-    Ok(())
+    // Whoever asks for nothing gets this.
+    let defaults = config.limits_of(profile);
+    match LimitsRequest::default().resolve(&defaults, &config.ceilings_of(profile)) {
+        Ok(_) => Ok(()),
+        Err(error) => impossible(
+            format!("{prefix}limits"),
+            format!("with them no job could run: {error}"),
+        ),
+    }
 }
 
 fn is_above<Q: Ord + Copy>(said: Option<Amount<Q>>, allowed: Option<Amount<Q>>) -> bool {

@@ -111,7 +111,7 @@ section! {
         grace_ms: Span,
         /// CPU time of all processes together. Default: wall time times cores.
         cpu_ms: Span,
-        /// Time without any CPU use. Default: not limited.
+        /// Time in which all processes together use less than a thousandth of a core. Default: not limited.
         idle_ms: Span,
         /// Memory of all processes together and what they wrote to their tmpfs. Default 512 MiB, ceiling 16 GiB.
         memory_bytes: Size,

@@ -12,11 +12,12 @@
 //! - When nobody reads our standard output any more, nobody reads the job's: it gets EPIPE, as in any pipeline.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
 use rustix::io::{Errno, read, write};
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
@@ -64,6 +65,18 @@ pub(super) struct Pumps {
     both_ended: OwnedFd,
 }
 
+/// How long the outputs of a job that its user has ended are waited for.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What the user has asked for meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Nothing.
+    Nothing,
+    /// That the job ends.
+    ForTheEnd,
+}
+
 /// How far it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Carried {
@@ -81,11 +94,16 @@ impl Streams {
         let (source, to_stdin) = self.stdin;
         // Nobody waits for this one: it may sit in a read of a terminal for ever, and ends with the process.
         thread::Builder::new().name("stdin".into()).spawn(move || {
-            // An input that cannot be read has ended, as far as the job can know.
-            drop(match &source {
+            let carried = match &source {
                 Source::Stdin => carry(&io::stdin(), &to_stdin),
                 Source::File(file) => carry(file, &to_stdin),
-            });
+            };
+            // It has ended, as far as the job can know; its user is to know more.
+            if let Err(error) = carried {
+                let line =
+                    format!("wpool: the job's input ends here: it cannot be read: {error}\n");
+                io::stderr().write_all(line.as_bytes()).unwrap_or_default();
+            }
         })?;
         let (from_stdout, from_stderr) = (self.stdout, self.stderr);
         let stdout = thread::Builder::new()
@@ -111,13 +129,23 @@ impl Streams {
 
 impl Pumps {
     /// Waits until everything the job wrote has been passed on.
-    pub(super) fn finish(self, interruptions: &mut Interruptions) -> io::Result<Carried> {
+    ///
+    /// A user who has `asked` for the end of the job waits for no reader for long.
+    pub(super) fn finish(
+        self,
+        asked: Asked,
+        interruptions: &mut Interruptions,
+    ) -> io::Result<Carried> {
+        let until = (asked == Asked::ForTheEnd).then(|| Instant::now() + LAST_WORDS);
         loop {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let left = left.map(|left| Timespec::try_from(left).unwrap_or_default());
             let mut fds = [
                 PollFd::new(&self.both_ended, PollFlags::IN),
                 PollFd::new(interruptions, PollFlags::IN),
             ];
-            match poll(&mut fds, None) {
+            match poll(&mut fds, left.as_ref()) {
+                Ok(0) => return Ok(Carried::Interrupted),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }

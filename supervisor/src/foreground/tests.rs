@@ -158,6 +158,7 @@ fn staged(
         env: BTreeMap::new(),
         live: None,
         interruptions,
+        asked: live::Asked::Nothing,
     };
     (run, worker, told, puppet)
 }

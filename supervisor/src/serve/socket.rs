@@ -25,6 +25,7 @@ use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName as _
 use interprocess::os::unix::local_socket::ListenerOptionsExt as _;
 use interprocess::os::unix::uds_local_socket::tokio::Listener as UdsListener;
 use rustix::fs::{FlockOperation, flock};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::http::peer::Access;
 
@@ -59,6 +60,11 @@ pub enum SocketError {
         /// What is there.
         path: PathBuf,
     },
+    /// What systemd has passed is of no use.
+    #[error(
+        "the descriptor that was passed (LISTEN_FDS) is no Unix stream socket that listens: give ListenStream= a path"
+    )]
+    NoListener,
     /// There is no such group.
     #[error("http.group: there is no group `{name}`: make it, or name another")]
     NoGroup {
@@ -128,6 +134,13 @@ enum Openness {
     Group(u32),
 }
 
+/// Whether this is a Unix stream socket that listens.
+fn listens(socket: &OwnedFd) -> bool {
+    sockopt::socket_domain(socket) == Ok(AddressFamily::UNIX)
+        && sockopt::socket_type(socket) == Ok(SocketType::STREAM)
+        && sockopt::socket_acceptconn(socket) == Ok(true)
+}
+
 impl ControlSocket {
     /// Takes the place that was named, or the usual one.
     ///
@@ -152,6 +165,9 @@ impl ControlSocket {
     /// Takes a socket that systemd listens on already.
     fn adopt(socket: OwnedFd) -> Result<Self, SocketError> {
         let path = path_of(&socket);
+        if !listens(&socket) {
+            return Err(SocketError::NoListener);
+        }
         let listener = UdsListener::try_from(socket).map_err(failed("adopt", &path))?;
         let openness = match fs::symlink_metadata(&path) {
             Ok(metadata) if metadata.mode() & 0o020 != 0 => Openness::Group(metadata.gid()),

@@ -17,12 +17,12 @@
 //!
 //! Not here: any judgement. See [`super::sampler`].
 
+mod kin;
 mod ledger;
 mod memory;
 mod standstill;
 mod text;
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -33,8 +33,8 @@ use nix::time::ClockId;
 use nix::unistd::{SysconfVar, sysconf};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
-use wpool_sys::kcmp;
 
+use self::kin::namespace_of;
 use self::ledger::{Ledger, Times, Tree};
 pub(super) use self::standstill::Outside;
 use self::standstill::{Sights, Stopped};
@@ -370,88 +370,10 @@ impl TreeReader {
         Ok(Some(stat))
     }
 
-    /// A thread of the process that has not ended, where its first one has, and the name of its pid namespace.
-    fn live_thread(&self, pid: u32) -> io::Result<Option<(u32, Vec<u8>)>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let path = format!("{pid}/task");
-        let directory = match rustix::fs::openat(&self.proc, path, flags, Mode::empty()) {
-            Ok(directory) => directory,
-            Err(error) if is_gone(error) || is_refused(&error.into()) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let mut room = Vec::with_capacity(4 << 10);
-        let mut entries = RawDir::new(directory, room.spare_capacity_mut());
-        while let Some(entry) = entries.next() {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(error) if is_gone(error) => break,
-                Err(error) => return Err(error.into()),
-            };
-            let thread = entry.file_name().to_str().ok();
-            let thread = thread.and_then(|name| name.parse::<u32>().ok());
-            let Some(thread) = thread.filter(|&thread| thread != pid) else {
-                continue;
-            };
-            // One that has ended too has no namespaces any more.
-            let name = format!("{pid}/task/{thread}/ns/pid");
-            if let Ok(namespace) = rustix::fs::readlinkat(&self.proc, name, Vec::new()) {
-                return Ok(Some((thread, namespace.into_bytes())));
-            }
-        }
-        Ok(None)
-    }
-
     fn status(&mut self, pid: u32) -> Result<Option<Status>, TreeError> {
         let found = self.read(pid, "status", None);
         let found = found.map_err(reading("the memory"))?;
         Ok(found.map(|_| Status::parse(self.text())))
-    }
-
-    /// Whether a process is not in the job's pid namespace.
-    ///
-    /// It is refused for a process that runs a program which nobody may read. Spares and all else in a
-    /// namespace below the worker's run wpool's own code, which can be read, so that such a one is the job's
-    /// if it is as deep as init.
-    fn is_foreign(&mut self, pid: u32) -> Result<bool, TreeError> {
-        match namespace_of(self.proc.as_fd(), pid) {
-            Ok(namespace) => Ok(namespace != self.namespace),
-            // Of the process, or of its first thread alone.
-            Err(error) if is_gone(error) => {
-                let thread = self.live_thread(pid).map_err(reading("the threads"))?;
-                Ok(thread.is_none_or(|(_, namespace)| namespace != self.namespace))
-            }
-            Err(error) if is_refused(&error.into()) => {
-                let status = self.status(pid)?;
-                Ok(status.is_none_or(|status| status.depth < self.depth))
-            }
-            Err(error) => Err(reading("the pid namespace")(error)),
-        }
-    }
-
-    /// The members by address space: those of one share it.
-    fn address_spaces(&self) -> Vec<Vec<u32>> {
-        let mut distinct: Vec<Vec<u32>> = Vec::with_capacity(self.members.len());
-        for &pid in &self.members {
-            // Searched, not sorted: while processes end and exec, the order is none that a sort could trust.
-            let found = distinct.binary_search_by(|space| {
-                let first = space.first().copied().unwrap_or(pid);
-                self.compare_memory(first, pid).unwrap_or(Ordering::Less)
-            });
-            match found {
-                Err(place) => distinct.insert(place, vec![pid]),
-                Ok(place) => distinct
-                    .get_mut(place)
-                    .into_iter()
-                    .for_each(|it| it.push(pid)),
-            }
-        }
-        distinct
-    }
-
-    /// How the address spaces of two processes are ordered; `None` if one is gone.
-    fn compare_memory(&self, one: u32, other: u32) -> Option<Ordering> {
-        let [one, other] = [one, other].map(|pid| *self.threads.get(&pid).unwrap_or(&pid));
-        kcmp::compare_memory(one, other).ok()
     }
 
     /// Reads `/proc/PID/NAME` into [`TreeReader::text`], through `kept` or opened anew.
@@ -541,12 +463,6 @@ pub fn disk_of(place: BorrowedFd<'_>) -> Result<Disk, TreeError> {
             Room::Left
         },
     })
-}
-
-/// The name of a process's pid namespace.
-fn namespace_of(proc: BorrowedFd<'_>, pid: u32) -> Result<Vec<u8>, Errno> {
-    let name = rustix::fs::readlinkat(proc, format!("{pid}/ns/pid"), Vec::new())?;
-    Ok(name.into_bytes())
 }
 
 /// CPU time of all threads of a process, those that have ended included; `None` if it is gone.

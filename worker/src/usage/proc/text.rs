@@ -11,6 +11,8 @@
 /// What `stat` says of one process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stat {
+    /// Its parent.
+    pub(super) parent: u32,
     /// CPU time of the process's own threads, in ticks.
     pub(super) own_ticks: u64,
     /// CPU time of children that it has waited for, and of theirs, in ticks.
@@ -59,9 +61,11 @@ impl Stat {
             // Ticks of children are signed in the format; they are never negative.
             value.parse().ok()
         };
+        let parent = u32::try_from(field(4)?).ok()?;
         let own_ticks = field(14)?.saturating_add(field(15)?);
         let reaped_ticks = field(16)?.saturating_add(field(17)?);
         Some(Self {
+            parent,
             own_ticks,
             reaped_ticks,
             state,
@@ -164,6 +168,7 @@ mod tests {
             Stat::parse(text),
             Some(Stat {
                 state: State::Alive,
+                parent: 1,
                 own_ticks: 18,
                 reaped_ticks: 325,
                 threads: 6,
