@@ -37,6 +37,7 @@
 //! Not here: wall time, file size and kept output, which need no look at processes.
 
 pub mod cpu;
+mod evidence;
 mod kernel;
 mod memory;
 pub mod proc;

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use wpool_protocol::limits::{LimitName, Limits};
 
+use super::evidence::Evidence;
 use super::reading::{Exact, Split, Sums};
 use super::sampler::Round;
 use super::verdict::{Excess, Shared};
@@ -76,15 +77,6 @@ pub(super) enum MemoryStep {
     Over(Excess),
 }
 
-/// A moment at which all was seen.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    /// Private memory of all processes of the machine then, or less since.
-    machine_bytes: Option<u64>,
-    /// What the job had left.
-    headroom: u64,
-}
-
 /// Watches the memory of one job. All times count from the job's start.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MemoryWatch {
@@ -98,12 +90,9 @@ pub(super) struct MemoryWatch {
     late: u32,
     /// Rounds that can have missed something, since the last that cannot.
     torn: u32,
-    /// Rounds in a row in which tasks were born though all were stopped.
+    /// Rounds in which tasks were born though all were stopped, since the last that missed nothing.
     defied: u32,
-    /// What was so when a round missed nothing, last.
-    known: Known,
-    /// Private memory of all processes of the machine at the last round.
-    machine_bytes: Option<u64>,
+    evidence: Evidence,
     looked_at: Duration,
     /// The sums' bound at the last look, and what is left to the limit by the best bound.
     bound: u64,
@@ -129,11 +118,7 @@ impl MemoryWatch {
             late: 0,
             torn: 0,
             defied: 0,
-            known: Known {
-                machine_bytes: None,
-                headroom: limits.memory_bytes.0,
-            },
-            machine_bytes: None,
+            evidence: Evidence::of_nothing(limits.memory_bytes.0),
             looked_at: Duration::ZERO,
             bound: 0,
             headroom: limits.memory_bytes.0,
@@ -165,43 +150,26 @@ impl MemoryWatch {
         round: Round,
         machine_bytes: Option<u64>,
     ) -> MemoryStep {
+        self.late = 0;
         match round {
             Round::Whole | Round::Still => {
                 (self.torn, self.defied) = (0, 0);
-                self.known = Known {
-                    machine_bytes,
-                    headroom: self.headroom,
-                };
+                self.evidence.all_seen(self.headroom);
             }
             Round::Torn => self.torn = self.torn.saturating_add(1),
             Round::Defied => self.defied += 1,
         }
-        self.see_machine(machine_bytes);
+        self.evidence.see(machine_bytes);
         if self.defied < DEFIED_MAX {
             return MemoryStep::Enough;
         }
         self.over_by_evidence(now)
     }
 
-    fn see_machine(&mut self, machine_bytes: Option<u64>) {
-        // Others give memory back, too: what counts is the growth since the least.
-        let least = [self.known.machine_bytes, machine_bytes];
-        self.known.machine_bytes = least.into_iter().flatten().min();
-        self.machine_bytes = machine_bytes;
-    }
-
-    /// Whether memory has gone on the machine since all was seen, such a part of what the job would have to take for its limit.
-    fn is_evident(&self, part: u64) -> bool {
-        match (self.known.machine_bytes, self.machine_bytes) {
-            (Some(before), Some(now)) => now - before >= self.known.headroom / part,
-            (Some(_) | None, _) => true,
-        }
-    }
-
     /// Whether the next round should find the tree standing still, since others go wrong, and memory is gone.
     pub(super) fn wants_standstill(&self) -> bool {
         let goes_wrong = self.torn >= TORN_MAX || self.defied > 0 || self.late > 0;
-        goes_wrong && self.is_evident(2)
+        goes_wrong && self.evidence.is_near()
     }
 
     /// When to look next.
@@ -209,7 +177,7 @@ impl MemoryWatch {
         let cores = self.cores.min(2 * u64::from(self.sums.tasks.max(1)));
         let per_ms = self.growth_per_ms.max(GROWTH_PER_MS * cores);
         let mut reached = Duration::from_millis(self.headroom / per_ms);
-        if self.torn > 0 && self.is_evident(2) {
+        if self.torn > 0 && self.evidence.is_near() {
             // It takes another look to know more.
             reached = Duration::ZERO;
         }
@@ -258,7 +226,6 @@ impl MemoryWatch {
         if self.headroom == 0 {
             return MemoryStep::Exact;
         }
-        self.late = 0;
         self.peak = self.peak.max(certain);
         let tells = bound > with_part(self.peak) && now >= self.telling_from;
         if !alone && (tells || self.first.is_some()) {
@@ -276,7 +243,6 @@ impl MemoryWatch {
         now: Duration,
         exact: &Exact,
     ) -> MemoryStep {
-        self.late = 0;
         self.telling_from = now + now.saturating_sub(asked_at) * (TELLING_SHARE - 1);
         let elsewhere = exact.page_table_bytes + exact.sockets_bytes + self.sums.disk.used_bytes;
         let held = exact.private_bytes + elsewhere;
@@ -305,7 +271,7 @@ impl MemoryWatch {
     /// upper bound is above the limit, and that much memory has gone on the machine, is taken for above it, after a few tries.
     pub(super) fn take_late(&mut self, now: Duration, machine_bytes: Option<u64>) -> MemoryStep {
         self.late += 1;
-        self.see_machine(machine_bytes);
+        self.evidence.see(machine_bytes);
         if self.headroom > 0 || self.late < LATE_MAX {
             return MemoryStep::Enough;
         }
@@ -313,7 +279,7 @@ impl MemoryWatch {
     }
 
     fn over_by_evidence(&mut self, now: Duration) -> MemoryStep {
-        if !self.is_evident(1) {
+        if !self.evidence.is_above() {
             return MemoryStep::Enough;
         }
         self.peak = self.peak.max(self.limit);
