@@ -19,7 +19,7 @@ use crate::request::Role;
 #[serde(deny_unknown_fields)]
 pub(super) struct Change {
     state: Option<Wanted>,
-    workers: Option<u16>,
+    workers: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -64,11 +64,7 @@ pub(super) async fn change(
         let detail = "say {\"state\": \"paused\"}, {\"state\": \"running\"} or {\"workers\": 4}";
         return Err(Refusal::bad_request(detail));
     }
-    if let Some(wanted) = workers.filter(|workers| !(1..=WORKERS_MAX).contains(workers)) {
-        return Err(Refusal::bad_request(format!(
-            "workers: it is {wanted} and must be 1 to {WORKERS_MAX}"
-        )));
-    }
+    let workers = workers.map(count_of_workers).transpose()?;
     may_change(&peer)?;
     let state = state.map(|state| match state {
         Wanted::Paused => PoolOrder::Pause,
@@ -78,6 +74,16 @@ pub(super) async fn change(
         shared.handle.order(order).await?;
     }
     answer_state(&shared, &peer).await
+}
+
+fn count_of_workers(wanted: u64) -> Result<u16, Refusal> {
+    let workers = u16::try_from(wanted).ok();
+    let workers = workers.filter(|workers| (1..=WORKERS_MAX).contains(workers));
+    workers.ok_or_else(|| {
+        Refusal::bad_request(format!(
+            "workers: it is {wanted} and must be 1 to {WORKERS_MAX}"
+        ))
+    })
 }
 
 /// Ends everything that waits; each of the jobs is told.
