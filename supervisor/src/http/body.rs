@@ -1,7 +1,6 @@
 //! Bodies of requests: bounded, within a deadline, and parsed where that holds nobody up.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -23,9 +22,6 @@ const PERMIT_BYTES: u64 = 1 << 10;
 /// How much of the budget a body takes at a time, at least.
 const STEP: u64 = 1 << 20;
 
-/// How long a body that has a share waits for more.
-const MORE_WITHIN: Duration = Duration::from_secs(5);
-
 /// One user has one part of it in so many: whoever sends nothing of what they announced holds up nobody else.
 const PARTS: u32 = 4;
 
@@ -34,6 +30,8 @@ const PARTS: u32 = 4;
 pub(super) struct Budget {
     all: Pot,
     of_user: Pot,
+    /// Whose turn it is to go on though nothing is left. Of bodies that each hold a part and want more, none would ever come to its end.
+    turn: Arc<Semaphore>,
 }
 
 #[derive(Clone, Debug)]
@@ -44,7 +42,20 @@ struct Pot {
 
 /// A share of the budget, for as long as this lives.
 #[derive(Debug, Default)]
-pub(super) struct Share(Option<Permits>);
+pub(super) struct Share {
+    permits: Option<Permits>,
+    /// The right to be as large as may be.
+    turn: Option<OwnedSemaphorePermit>,
+}
+
+/// How far a share reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    /// As far as it was asked for.
+    ForSome,
+    /// As far as a body may.
+    ForAll,
+}
 
 #[derive(Debug)]
 struct Permits {
@@ -77,6 +88,7 @@ impl Budget {
         Self {
             all: Pot::new(total),
             of_user: Pot::new(part),
+            turn: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -85,6 +97,7 @@ impl Budget {
         Self {
             all: self.all.clone(),
             of_user: Pot::new(self.of_user.total),
+            turn: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -93,16 +106,38 @@ impl Budget {
         let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
         let permits = permits.min(self.of_user.total);
         let Some(of_user) = self.of_user.take(permits).await else {
-            return Share(None);
+            return Share::default();
         };
         let of_all = self.all.take(permits).await;
-        Share(of_all.map(|of_all| Permits { of_user, of_all }))
+        Share {
+            permits: of_all.map(|of_all| Permits { of_user, of_all }),
+            turn: None,
+        }
+    }
+
+    /// Makes a share so much larger, once there is room, or once it is its turn. One that is empty waits for room: it holds up nobody.
+    async fn enlarge(&self, share: &mut Share, bytes: u64) -> Room {
+        if share.permits.is_none() {
+            share.merge(self.share(bytes).await);
+            return Room::ForSome;
+        }
+        tokio::select! {
+            biased;
+            more = self.share(bytes) => {
+                share.merge(more);
+                Room::ForSome
+            }
+            turn = Arc::clone(&self.turn).acquire_owned() => {
+                share.turn = turn.ok();
+                Room::ForAll
+            }
+        }
     }
 }
 
 impl Share {
     pub(super) fn merge(&mut self, other: Self) {
-        match (&mut self.0, other.0) {
+        match (&mut self.permits, other.permits) {
             (Some(own), Some(other)) => {
                 own.of_user.merge(other.of_user);
                 own.of_all.merge(other.of_all);
@@ -110,6 +145,7 @@ impl Share {
             (own @ None, other) => *own = other,
             (Some(_), None) => {}
         }
+        self.turn = self.turn.take().or(other.turn);
     }
 }
 
@@ -165,31 +201,14 @@ async fn read_within(
             // By what has come, not by what was announced: who sends nothing holds nothing. As much again as there is, in few steps.
             let end = announced.unwrap_or(u64::MAX).max(held);
             let wanted = (held + held.max(STEP)).min(end) - shared_bytes;
-            share.merge(more(budget, bounds, &share, wanted).await?);
-            shared_bytes += wanted;
+            if budget.enlarge(&mut share, wanted).await == Room::ForAll {
+                shared_bytes = u64::MAX;
+            } else {
+                shared_bytes = shared_bytes.saturating_add(wanted);
+            }
         }
     }
     Ok((bytes, share))
-}
-
-/// A further share for a body. While it holds none it waits for its turn; one that does must not wait for others that do.
-async fn more(
-    budget: &Budget,
-    bounds: &HttpBounds,
-    share: &Share,
-    wanted: u64,
-) -> Result<Share, Refusal> {
-    if share.0.is_none() {
-        return Ok(budget.share(wanted).await);
-    }
-    let more = tokio::time::timeout(MORE_WITHIN, budget.share(wanted)).await;
-    more.map_err(|_| {
-        Refusal::busy(
-            "http.bodies_bytes_max",
-            bounds.bodies_bytes_max,
-            "as many large bodies are on their way as may be; try again later",
-        )
-    })
 }
 
 /// The body broke off, or was no body: the client will hardly hear of it.

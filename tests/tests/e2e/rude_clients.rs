@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(ten_thousand_idle_connections_stop_nobody),
     test!(half_requests_make_room_for_whole_ones),
     test!(who_announces_much_and_sends_little_holds_up_nobody),
+    test!(large_bodies_of_one_user_all_arrive),
     test!(a_client_that_vanishes_takes_nothing_with_it),
     test!(a_reader_that_never_reads_stalls_nobody),
 ];
@@ -187,6 +188,25 @@ fn who_announces_much_and_sends_little_holds_up_nobody() -> anyhow::Result<()> {
     ensure!(outcome["stdout"] == text);
     drop(halves);
     goes_on(&daemon)
+}
+
+fn large_bodies_of_one_user_all_arrive() -> anyhow::Result<()> {
+    // More than a user may have in memory at one time: each holds a part, and wants more.
+    const LEN: usize = 50 << 20;
+    let daemon = Daemon::start(1)?;
+    let job = json!({"command": ["wc", "-c"], "stdin": "x".repeat(LEN)});
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| daemon.outcome_of(&job)))
+            .collect();
+        for client in clients {
+            let outcome = client
+                .join()
+                .map_err(|_| anyhow::anyhow!("a client panicked"))??;
+            ensure!(outcome["stdout"] == format!("{LEN}\n"), "{outcome}");
+        }
+        Ok(())
+    })
 }
 
 fn a_client_that_vanishes_takes_nothing_with_it() -> anyhow::Result<()> {
