@@ -59,7 +59,7 @@ pub struct ServeOptions {
 /// One line that says what to do, if it cannot start.
 pub fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
     let config = config::load(&options.source)?;
-    let _log = logging::start(config.log);
+    let _log = logging::start(config.log).context("failed to start the log")?;
     if let Some(dir) = &options.state_dir {
         tracing::warn!(dir = %dir.display(), "nothing is kept there yet: jobs and outcomes are in memory only");
     }

@@ -323,6 +323,16 @@ fn patterns_that_are_dear_are_cut_and_it_is_said() {
     let dear = format!("**/*a{}b", "?".repeat(40));
     let answers = collected(root.path(), &[&dear]);
     assert_eq!(answers.last().unwrap(), &error(&dear, OutputError::TooMany));
+    // Many that are cheap alone are dear together.
+    let many: Vec<String> = (b'a'..=b'z')
+        .map(|c| format!("*{}???", char::from(c)))
+        .collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let answers = collected(root.path(), &many);
+    assert!(
+        answers.contains(&error("*a???", OutputError::TooMany)),
+        "{answers:?}"
+    );
     let cheap = collected(root.path(), &["**/*c?"]);
     assert_eq!(cheap, [error("**/*c?", OutputError::Missing)]);
 }

@@ -43,6 +43,11 @@ enum Source {
 
 /// Makes the pipes: the job's ends as its descriptors 0, 1, 2, and ours.
 pub(super) fn pipes(stdin: Option<File>) -> io::Result<([OwnedFd; 3], Streams)> {
+    if let Some(file) = &stdin
+        && file.metadata()?.is_dir()
+    {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
     let (stdin_of_job, to_stdin) = pipe_with(PipeFlags::CLOEXEC)?;
     let (from_stdout, stdout_of_job) = pipe_with(PipeFlags::CLOEXEC)?;
     let (from_stderr, stderr_of_job) = pipe_with(PipeFlags::CLOEXEC)?;

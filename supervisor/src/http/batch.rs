@@ -295,12 +295,12 @@ impl Lines {
             let held = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
             if held > self.shared_bytes.max(body::SMALL as u64) {
                 let wanted = held.max(1 << 20);
-                let more = shared.budget.share(wanted);
-                match tokio::time::timeout(config.http.body_timeout, more).await {
-                    Ok(more) => self.share.merge(more),
+                let more = shared.budget.enlarge(&mut self.share, wanted);
+                let reached = match tokio::time::timeout(config.http.body_timeout, more).await {
+                    Ok(room) => room.reached(self.shared_bytes, wanted),
                     Err(_) => return Err((next, Refusal::too_slow())),
-                }
-                self.shared_bytes = self.shared_bytes.saturating_add(wanted);
+                };
+                self.shared_bytes = reached;
                 continue;
             }
             // Between lines a client may be silent for as long as anybody may wait for anything.

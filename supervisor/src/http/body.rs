@@ -50,11 +50,21 @@ pub(super) struct Share {
 
 /// How far a share reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Room {
+pub(super) enum Room {
     /// As far as it was asked for.
     ForSome,
     /// As far as a body may.
     ForAll,
+}
+
+impl Room {
+    /// How many bytes it holds that held `before` and was asked for so many more.
+    pub(super) fn reached(self, before: u64, wanted: u64) -> u64 {
+        match self {
+            Self::ForSome => before.saturating_add(wanted),
+            Self::ForAll => u64::MAX,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -116,7 +126,7 @@ impl Budget {
     }
 
     /// Makes a share so much larger, once there is room, or once it is its turn. One that is empty waits for room: it holds up nobody.
-    async fn enlarge(&self, share: &mut Share, bytes: u64) -> Room {
+    pub(super) async fn enlarge(&self, share: &mut Share, bytes: u64) -> Room {
         if share.permits.is_none() {
             share.merge(self.share(bytes).await);
             return Room::ForSome;
@@ -201,11 +211,8 @@ async fn read_within(
             // By what has come, not by what was announced: who sends nothing holds nothing. As much again as there is, in few steps.
             let end = announced.unwrap_or(u64::MAX).max(held);
             let wanted = (held + held.max(STEP)).min(end) - shared_bytes;
-            if budget.enlarge(&mut share, wanted).await == Room::ForAll {
-                shared_bytes = u64::MAX;
-            } else {
-                shared_bytes = shared_bytes.saturating_add(wanted);
-            }
+            let room = budget.enlarge(&mut share, wanted).await;
+            shared_bytes = room.reached(shared_bytes, wanted);
         }
     }
     Ok((bytes, share))

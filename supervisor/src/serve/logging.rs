@@ -8,23 +8,21 @@
 use std::io::{self, IsTerminal as _};
 
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use self::writer::LastLines;
 use crate::config::{LogFormat, LogLevel, LogSettings};
 
-/// Lines that may wait to be written.
-const LINES_MAX: usize = 8_192;
+mod writer;
 
 /// Starts the log. A second start changes nothing.
 ///
-/// What waits is written when the guard goes, if that takes no longer than a second.
-pub(super) fn start(settings: LogSettings) -> WorkerGuard {
-    let (writer, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(LINES_MAX)
-        .thread_name("wpool-log")
-        .finish(io::stderr());
+/// # Errors
+///
+/// [`io::Error`] if there can be no thread for it.
+pub(super) fn start(settings: LogSettings) -> io::Result<LastLines> {
+    let (writer, last_lines) = writer::start(io::stderr())?;
     let level = match settings.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -52,5 +50,5 @@ pub(super) fn start(settings: LogSettings) -> WorkerGuard {
     };
     // It fails only where somebody has set a log already: a test, or a second daemon in one process.
     started.unwrap_or_default();
-    guard
+    Ok(last_lines)
 }

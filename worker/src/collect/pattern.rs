@@ -20,7 +20,7 @@ pub fn glob(output: &str) -> Option<Glob> {
         .and_then(|text| GlobBuilder::new(&text).literal_separator(true).build().ok())
 }
 
-/// Places for one character each, behind a `*`, from which on a pattern is dear: what meets it may be in as many states as there are
+/// Places for one character each, behind a `*`, from which on patterns are dear: what meets them may be in as many states as there are
 /// ways to set them, and no automaton holds so many.
 const DEAR_FROM: usize = 8;
 
@@ -101,13 +101,18 @@ impl Patterns {
         &self.texts
     }
 
-    /// What it takes to hold one byte of a name against all dear patterns, in their bytes.
+    /// What it takes to hold one byte of a name against all dear patterns, in their bytes: they are one automaton, whose states
+    /// multiply.
     pub(super) fn dearness(&self) -> usize {
-        let is_dear = |text: &&String| {
+        let places = |text: &String| {
             let behind = text.split_once('*').map_or("", |(_, behind)| behind);
-            behind.matches(['?', '[']).count() >= DEAR_FROM
+            behind.matches(['?', '[']).count()
         };
-        self.texts.iter().filter(is_dear).map(String::len).sum()
+        if self.texts.iter().map(places).sum::<usize>() < DEAR_FROM {
+            return 0;
+        }
+        let dear = self.texts.iter().filter(|text| places(text) > 0);
+        dear.map(String::len).sum()
     }
 
     /// The patterns, by index, that match this name.
