@@ -282,6 +282,8 @@ impl Sampling {
     /// Reads what the sampler asks for.
     fn look(&mut self, started: Instant) -> Result<Seen, TreeError> {
         let before = self.tree.outside()?;
+        let machine_bytes = before.map(|outside| outside.private_bytes);
+        self.sampler.see_machine(machine_bytes);
         let last = self.outside.zip(before);
         if last.is_some_and(|(last, now)| !last.same_people(now)) {
             self.sampler.births(started.elapsed());

@@ -166,6 +166,11 @@ impl MemoryWatch {
         self.over_by_evidence(now)
     }
 
+    /// So much is private memory of all processes of the machine as a round begins: also the first, which may be too late to say more.
+    pub(super) fn see_machine(&mut self, machine_bytes: Option<u64>) {
+        self.evidence.see(machine_bytes);
+    }
+
     /// Whether the next round should find the tree standing still, since others go wrong, and memory is gone.
     pub(super) fn wants_standstill(&self) -> bool {
         let goes_wrong = self.torn >= TORN_MAX || self.defied > 0 || self.late > 0;
@@ -443,6 +448,14 @@ mod tests {
                 matches!(step, MemoryStep::Over(_))
             })
         };
+        let mut never_seen = watch(128);
+        never_seen.see_machine(Some(900 * MIB));
+        never_seen.take_sums(at(10), &sums(3, 300, 0));
+        let is_over = |n: u64| {
+            let step = never_seen.take_late(at(500 * n), Some(1_100 * MIB));
+            matches!(step, MemoryStep::Over(_))
+        };
+        assert_eq!((1..9).position(is_over), Some(2));
         assert_eq!(rounds(128, 200), Some(2));
         assert_eq!(rounds(128, 100), None);
         assert_eq!(rounds(1_024, 2_000), None);

@@ -124,6 +124,11 @@ impl Sampler {
         over(self.memory.take_late(now, machine_bytes))
     }
 
+    /// So much is private memory of all processes of the machine as a round begins, if known.
+    pub(super) fn see_machine(&mut self, machine_bytes: Option<u64>) {
+        self.memory.see_machine(machine_bytes);
+    }
+
     /// See [`CpuWatch::births`].
     pub(super) fn births(&mut self, now: Duration) {
         self.cpu.births(now);

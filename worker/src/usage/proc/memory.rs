@@ -94,8 +94,9 @@ impl TreeReader {
             space.retain(|&other| self.compare_memory(speaker, other) != Some(Ordering::Equal));
             // What it said is of another space than the others', or nobody knows any more: then that counts which says more.
             let is_known = space.len() < others || others == 0;
-            sum = Some(said - last + bytes.max(last));
-            last = if is_known { 0 } else { bytes };
+            let more = bytes.max(last);
+            sum = Some(said - last + more);
+            last = if is_known { 0 } else { more };
         }
         Ok(sum)
     }
