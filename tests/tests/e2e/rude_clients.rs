@@ -3,6 +3,7 @@
 //! What every daemon meets (full queues, large bodies, half requests) is tried beside this, in `daemon/clients.rs`.
 
 use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 
 use anyhow::{Context as _, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -136,16 +137,22 @@ fn ten_thousand_idle_connections_stop_nobody() -> anyhow::Result<()> {
     goes_on(&daemon)
 }
 
+/// So many requests that announce so many bytes, and send a few.
+fn half_sent(daemon: &Daemon, count: usize, announced: usize) -> anyhow::Result<Vec<UnixStream>> {
+    let half = || {
+        let mut half = daemon.connect()?;
+        write!(
+            half,
+            "POST /v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-length: {announced}\r\n\r\n{{\"comm"
+        )?;
+        Ok(half)
+    };
+    (0..count).map(|_| half()).collect()
+}
+
 fn half_requests_make_room_for_whole_ones() -> anyhow::Result<()> {
     let daemon = Daemon::start_with(1, "[http]\nconnections_per_peer_max = 20\n")?;
-    let mut halves = Vec::new();
-    for _ in 0..25 {
-        let mut half = daemon.connect()?;
-        half.write_all(
-            b"POST /v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{\"comm",
-        )?;
-        halves.push(half);
-    }
+    let _halves = half_sent(&daemon, 25, 1_000)?;
     goes_on(&daemon)?;
     // Those that wait for an answer do not make room: whoever comes then is told so, and can read it.
     let mut waiting = Vec::new();
@@ -174,14 +181,7 @@ fn half_requests_make_room_for_whole_ones() -> anyhow::Result<()> {
 
 fn who_announces_much_and_sends_little_holds_up_nobody() -> anyhow::Result<()> {
     let daemon = Daemon::start_with(1, "[http]\nbody_timeout_ms = 600000\n")?;
-    let mut halves = Vec::new();
-    for _ in 0..8 {
-        let mut half = daemon.connect()?;
-        half.write_all(
-            b"POST /v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-length: 100000000\r\n\r\n{\"comm",
-        )?;
-        halves.push(half);
-    }
+    let halves = half_sent(&daemon, 8, 100_000_000)?;
     // Neither a body that is not small, nor an outcome that is not.
     let text = "x".repeat(200_000);
     let outcome = daemon.outcome_of(&json!({"command": ["cat"], "stdin": text}))?;
