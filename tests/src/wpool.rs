@@ -79,6 +79,9 @@ pub fn wpool<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Command
     command
 }
 
+/// A line of shell that goes on when [`Daemon::open_gate`] is called; in jobs of a daemon with a gate.
+pub const GATE: &str = "while [ ! -e /gate/open ]; do sleep 0.02; done";
+
 /// How a command went.
 #[derive(Debug)]
 pub struct Said {
@@ -134,6 +137,23 @@ impl Daemon {
         let directory = tempfile::tempdir()?;
         fs::write(directory.path().join("wpool.toml"), config)?;
         Self::start_in(directory, workers)
+    }
+
+    /// Starts a daemon whose jobs see a gate, which is shut: for tests of what happens while a job runs.
+    pub fn start_gated(workers: u16, config: &str) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let gate = directory.path().join("gate");
+        fs::create_dir(&gate)?;
+        let mount = format!("{}:/gate", gate.display());
+        let config = format!("{config}\n[profile.default]\nmounts = [{mount:?}]\n");
+        fs::write(directory.path().join("wpool.toml"), config)?;
+        Self::start_in(directory, workers)
+    }
+
+    /// Lets every job go on that waits at the [`GATE`], now and later.
+    pub fn open_gate(&self) -> anyhow::Result<()> {
+        fs::write(self.directory.path().join("gate/open"), "")?;
+        Ok(())
     }
 
     fn start_in(directory: tempfile::TempDir, workers: u16) -> anyhow::Result<Self> {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use wpool_tests::test;
 use wpool_tests::trial::Test;
-use wpool_tests::wpool::{Daemon, Said, resident_bytes, wait_for};
+use wpool_tests::wpool::{Daemon, GATE, Said, resident_bytes, wait_for};
 
 pub(crate) const TESTS: &[Test] = &[
     test!(what_is_wrong_is_said_in_one_problem),
@@ -208,15 +208,15 @@ fn idle_connections_do_not_keep_others_out() -> anyhow::Result<()> {
 }
 
 fn half_a_request_and_a_vanished_client_cost_nothing() -> anyhow::Result<()> {
-    let mut daemon = Daemon::start(1)?;
+    let mut daemon = Daemon::start_gated(1, "")?;
     let mut half = daemon.connect()?;
     half.write_all(b"POST /v1/jobs HTTP/1.1\r\nhost: wp")?;
     let mut without_body = daemon.connect()?;
     without_body
         .write_all(b"POST /v1/jobs HTTP/1.1\r\nhost: wpool\r\ncontent-length: 100\r\n\r\n{")?;
     let mut waiting = daemon.connect()?;
-    let job =
-        json!({"command": ["sh", "-c", "head -c 100000000 /dev/zero; sleep 0.5"]}).to_string();
+    let script = format!("head -c 100000000 /dev/zero; {GATE}");
+    let job = json!({"command": ["sh", "-c", script]}).to_string();
     write!(
         waiting,
         "POST /v1/jobs?wait=60s HTTP/1.1\r\nhost: wpool\r\ncontent-length: {}\r\n\r\n{job}",
@@ -224,6 +224,7 @@ fn half_a_request_and_a_vanished_client_cost_nothing() -> anyhow::Result<()> {
     )?;
     daemon.wait_until("it runs", |daemon| Ok(daemon.status()?["active"] == 1))?;
     drop(waiting);
+    daemon.open_gate()?;
     works(&daemon)?;
     daemon.wait_until(
         "the job of the vanished client ends all the same",

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 use wpool_tests::test;
 use wpool_tests::trial::Test;
-use wpool_tests::wpool::{self, Daemon, Said, is_alive, wait_for};
+use wpool_tests::wpool::{self, Daemon, GATE, Said, is_alive, wait_for};
 
 pub(crate) const TESTS: &[Test] = &[
     test!(a_second_daemon_on_the_same_socket_says_so_and_leaves_the_first_alone),
@@ -107,17 +107,29 @@ fn a_socket_that_is_passed_is_served_and_left_behind() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// From then on nothing starts.
+fn wait_until_it_stops(daemon: &mut Daemon) -> anyhow::Result<()> {
+    daemon.wait_until("it stops", |daemon| {
+        let stopping = daemon
+            .status()
+            .is_ok_and(|status| status["state"] == "stopping");
+        Ok(stopping || daemon.get("/readyz").is_err())
+    })
+}
+
 fn sigterm_finishes_what_runs_and_names_what_waits() -> anyhow::Result<()> {
-    let mut daemon = Daemon::start(1)?;
+    let mut daemon = Daemon::start_gated(1, "")?;
     let post = |script: &str| {
         let answer = daemon.post("/v1/jobs", &json!({"command": ["sh", "-c", script]}))?;
         anyhow::Ok(answer.json()?["id"].as_str().unwrap_or_default().to_owned())
     };
-    post("sleep 1; echo done")?;
+    post(&format!("{GATE}; echo done"))?;
     let waiting = post("echo never")?;
     daemon.wait_until("one runs", |daemon| Ok(daemon.status()?["active"] == 1))?;
     let mut client = daemon.client(["result", "--wait", &waiting]).spawn()?;
     daemon.signal(Signal::SIGTERM)?;
+    wait_until_it_stops(&mut daemon)?;
+    daemon.open_gate()?;
     let code = daemon.wait()?;
     ensure!(code == 0, "{code}: {}", daemon.said()?);
     ensure!(
@@ -132,9 +144,9 @@ fn sigterm_finishes_what_runs_and_names_what_waits() -> anyhow::Result<()> {
 
 fn sigterm_under_load_tells_every_follower_how_its_job_ended() -> anyhow::Result<()> {
     const FOLLOWERS: usize = 12;
-    let script = "echo begun; sleep 0.5; echo done; exit 3";
+    let script = &format!("echo begun; {GATE}; echo done; exit 3");
     for _ in 0..4 {
-        let mut daemon = Daemon::start(2)?;
+        let mut daemon = Daemon::start_gated(2, "")?;
         let followers: Vec<_> = (0..FOLLOWERS)
             .map(|_| {
                 let mut client = daemon.client(["submit", "--wait", "--", "sh", "-c", script]);
@@ -146,6 +158,8 @@ fn sigterm_under_load_tells_every_follower_how_its_job_ended() -> anyhow::Result
             Ok(status["active"] == 2 && status["queued"]["total"] == FOLLOWERS - 2)
         })?;
         daemon.signal(Signal::SIGTERM)?;
+        wait_until_it_stops(&mut daemon)?;
+        daemon.open_gate()?;
         let mut finished = 0;
         for follower in followers {
             let said: Said = follower.wait_with_output()?.into();
@@ -165,8 +179,8 @@ fn sigterm_under_load_tells_every_follower_how_its_job_ended() -> anyhow::Result
 
 fn a_follower_who_was_not_looking_when_the_daemon_went_knows_how_its_job_ended()
 -> anyhow::Result<()> {
-    let mut daemon = Daemon::start(1)?;
-    let script = "echo begun; sleep 0.3; echo done; exit 3";
+    let mut daemon = Daemon::start_gated(1, "")?;
+    let script = &format!("echo begun; {GATE}; echo done; exit 3");
     let mut follower = daemon
         .client(["submit", "--wait", "--", "sh", "-c", script])
         .stdout(Stdio::piped())
@@ -178,6 +192,7 @@ fn a_follower_who_was_not_looking_when_the_daemon_went_knows_how_its_job_ended()
     let pid = Pid::from_raw(follower.id().try_into()?);
     kill(pid, Signal::SIGSTOP)?;
     daemon.signal(Signal::SIGTERM)?;
+    daemon.open_gate()?;
     ensure!(daemon.wait()? == 0, "{}", daemon.said()?);
     kill(pid, Signal::SIGCONT)?;
     stdout.read_to_string(&mut line)?;
@@ -190,13 +205,14 @@ fn a_follower_who_was_not_looking_when_the_daemon_went_knows_how_its_job_ended()
 }
 
 fn who_asks_right_after_the_end_is_still_answered() -> anyhow::Result<()> {
-    let mut daemon = Daemon::start(1)?;
-    let job = json!({"command": ["sh", "-c", "sleep 0.5; exit 3"]});
+    let mut daemon = Daemon::start_gated(1, "")?;
+    let job = json!({"command": ["sh", "-c", format!("{GATE}; exit 3")]});
     let id = daemon.post("/v1/jobs", &job)?.json()?["id"].clone();
     let id = id.as_str().unwrap_or_default();
     daemon.wait_until("it runs", |daemon| Ok(daemon.status()?["active"] == 1))?;
     let below = daemon.descendants()?;
     daemon.signal(Signal::SIGTERM)?;
+    daemon.open_gate()?;
     let output = daemon.get(&format!("/v1/jobs/{id}/output?follow=true"))?;
     ensure!(output.body.contains(r#"{"end":"failed"}"#), "{output:?}");
     // With its last worker everything has gone that the daemon had still to see to.
@@ -215,12 +231,7 @@ fn a_second_sigint_stops_at_once_and_tells_who_waits() -> anyhow::Result<()> {
     let waiter = waiter.stderr(Stdio::piped()).spawn()?;
     daemon.wait_until("it runs", |daemon| Ok(daemon.status()?["active"] == 1))?;
     daemon.signal(Signal::SIGINT)?;
-    daemon.wait_until("it stops", |daemon| {
-        let stopping = daemon
-            .status()
-            .is_ok_and(|status| status["state"] == "stopping");
-        Ok(stopping || daemon.get("/readyz").is_err())
-    })?;
+    wait_until_it_stops(&mut daemon)?;
     let begun = std::time::Instant::now();
     daemon.signal(Signal::SIGINT)?;
     let code = daemon.wait()?;

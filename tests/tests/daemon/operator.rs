@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use serde_json::{Value, json};
 use wpool_tests::test;
 use wpool_tests::trial::Test;
-use wpool_tests::wpool::{Daemon, feed};
+use wpool_tests::wpool::{Daemon, GATE, feed};
 
 pub(crate) const TESTS: &[Test] = &[
     test!(a_pool_is_resized_under_load_and_loses_nothing),
@@ -129,11 +129,9 @@ fn a_worker_is_replaced_after_its_share_of_jobs() -> anyhow::Result<()> {
 }
 
 fn a_cleared_queue_tells_every_job_and_leaves_what_runs() -> anyhow::Result<()> {
-    let mut daemon = Daemon::start(1)?;
-    let runs = submit(
-        &daemon,
-        &json!({"command": ["sh", "-c", "sleep 0.5; exit 3"]}),
-    )?;
+    let mut daemon = Daemon::start_gated(1, "")?;
+    let job = json!({"command": ["sh", "-c", format!("{GATE}; exit 3")]});
+    let runs = submit(&daemon, &job)?;
     daemon.wait_until("it runs", |daemon| Ok(daemon.status()?["active"] == 1))?;
     let job = json!({"command": ["true"], "delay_ms": 0});
     let waiting: Vec<_> = (0..450)
@@ -146,6 +144,7 @@ fn a_cleared_queue_tells_every_job_and_leaves_what_runs() -> anyhow::Result<()> 
         ensure!(outcome["state"] == "cancelled", "{outcome}");
         ensure!(outcome["cause"]["kind"] == "cleared", "{outcome}");
     }
+    daemon.open_gate()?;
     ensure!(outcome(&daemon, &runs)?["exit_code"] == 3);
     ensure!(daemon.status()?["queued"]["total"] == 0);
     Ok(())
@@ -322,11 +321,11 @@ fn limits_hold_while_sixteen_clients_push() -> anyhow::Result<()> {
 }
 
 fn a_tenant_takes_no_more_than_it_may() -> anyhow::Result<()> {
-    let mut daemon = Daemon::start_with(
+    let mut daemon = Daemon::start_gated(
         3,
         "[tenant.small]\nrunning_max = 1\nqueue_jobs = 4\n[tenant.default]\nqueue_jobs = 50\n",
     )?;
-    let job = json!({"command": ["sleep", "0.5"], "tenant": "small"});
+    let job = json!({"command": ["sh", "-c", GATE], "tenant": "small"});
     let mut ids = Vec::new();
     for _ in 0..4 {
         ids.push(submit(&daemon, &job)?);
@@ -347,6 +346,7 @@ fn a_tenant_takes_no_more_than_it_may() -> anyhow::Result<()> {
     );
     let other = daemon.outcome_of(&json!({"command": ["echo", "hi"]}))?;
     ensure!(other["stdout"] == "hi\n", "{other}");
+    daemon.open_gate()?;
     let spans = ids
         .iter()
         .map(|id| {

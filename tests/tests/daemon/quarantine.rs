@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use wpool_tests::test;
 use wpool_tests::trial::Test;
-use wpool_tests::wpool::{Answer, Daemon};
+use wpool_tests::wpool::{Answer, Daemon, GATE};
 
 pub(crate) const TESTS: &[Test] = &[
     test!(what_is_released_runs_with_all_it_had_and_both_name_each_other),
@@ -17,7 +17,7 @@ pub(crate) const TESTS: &[Test] = &[
 /// A job that can be caught while it runs, and shows what it was given.
 fn slow() -> Value {
     json!({
-        "command": ["sh", "-c", "sleep 1; cat f; cat"],
+        "command": ["sh", "-c", format!("{GATE}; cat f; cat")],
         "files": {"f": "a file, "}, "stdin": "and input",
         "attempts_max": 1, "labels": {"run": "7"}, "idempotency_key": "once",
     })
@@ -53,7 +53,7 @@ fn order(daemon: &Daemon, id: &str, what: &str) -> anyhow::Result<Answer> {
 }
 
 fn what_is_released_runs_with_all_it_had_and_both_name_each_other() -> anyhow::Result<()> {
-    let mut daemon = Daemon::start(1)?;
+    let mut daemon = Daemon::start_gated(1, "")?;
     let id = set_aside(&mut daemon, &slow())?;
     let why = daemon.wpool(["explain", &id])?;
     let advice = format!("wpool quarantine release {id}");
@@ -66,6 +66,7 @@ fn what_is_released_runs_with_all_it_had_and_both_name_each_other() -> anyhow::R
     let released = daemon.wpool(["quarantine", "release", &id])?;
     ensure!(released.code == 0, "{released:?}");
     let new = released.stdout.trim();
+    daemon.open_gate()?;
     let of_new = outcome(&daemon, new)?;
     ensure!(of_new["state"] == "succeeded", "{of_new}");
     ensure!(of_new["stdout"] == "a file, and input", "{of_new}");
@@ -85,7 +86,7 @@ fn what_is_released_runs_with_all_it_had_and_both_name_each_other() -> anyhow::R
 }
 
 fn what_is_refused_can_be_released_later() -> anyhow::Result<()> {
-    let mut daemon = Daemon::start_with(1, "[pool]\nqueue_jobs = 1\n")?;
+    let mut daemon = Daemon::start_gated(1, "[pool]\nqueue_jobs = 1\n")?;
     let id = set_aside(&mut daemon, &slow())?;
     let other = json!({"command": ["sleep", "600"], "limits": {"timeout_ms": 600_000}});
     let other = daemon.post("/v1/jobs", &other)?.json()?;
@@ -103,7 +104,7 @@ fn what_is_refused_can_be_released_later() -> anyhow::Result<()> {
 }
 
 fn what_is_discarded_is_gone_and_nothing_else_can_be() -> anyhow::Result<()> {
-    let mut daemon = Daemon::start(1)?;
+    let mut daemon = Daemon::start_gated(1, "")?;
     let id = set_aside(&mut daemon, &slow())?;
     let fine = daemon.outcome_of(&json!({"command": ["true"]}))?;
     let fine = fine["id"].as_str().context("no id")?;

@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use wpool_tests::test;
 use wpool_tests::trial::Test;
-use wpool_tests::wpool::Daemon;
+use wpool_tests::wpool::{Daemon, GATE};
 
 pub(crate) const TESTS: &[Test] = &[
     test!(submit_waits_and_exits_as_the_job_did),
@@ -105,13 +105,14 @@ fn classes_and_ranks_order_the_starts() -> anyhow::Result<()> {
 }
 
 fn a_draining_pool_refuses_and_finishes() -> anyhow::Result<()> {
-    let daemon = Daemon::start(1)?;
-    let running = submit(&daemon, &json!({"command": ["sleep", "0.5"]}))?;
+    let daemon = Daemon::start_gated(1, "")?;
+    let running = submit(&daemon, &json!({"command": ["sh", "-c", GATE]}))?;
     let queued = submit(&daemon, &json!({"command": ["true"]}))?;
     let said = daemon.wpool(["pool", "drain"])?;
     ensure!(said.code == 0, "{said:?}");
     let answer = daemon.post("/v1/jobs", &json!({"command": ["true"]}))?;
     ensure!(answer.status == 503, "{answer:?}");
+    daemon.open_gate()?;
     ensure!(outcome(&daemon, &running)?["state"] == "succeeded");
     let answer = daemon.get(&format!("/v1/jobs/{queued}"))?;
     ensure!(answer.json()?["state"] == "queued", "{answer:?}");

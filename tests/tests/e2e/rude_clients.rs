@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use wpool_tests::test;
 use wpool_tests::trial::Test;
-use wpool_tests::wpool::{Answer, Daemon, wait_for};
+use wpool_tests::wpool::{Answer, Daemon, GATE, wait_for};
 
 use super::queue::{outcome, submit};
 
@@ -210,11 +210,9 @@ fn large_bodies_of_one_user_all_arrive() -> anyhow::Result<()> {
 }
 
 fn a_client_that_vanishes_takes_nothing_with_it() -> anyhow::Result<()> {
-    let mut daemon = Daemon::start(1)?;
-    let id = submit(
-        &daemon,
-        &json!({"command": ["sh", "-c", "for n in $(seq 50); do echo $n; sleep 0.02; done"]}),
-    )?;
+    let mut daemon = Daemon::start_gated(1, "")?;
+    let script = format!("for n in $(seq 50); do echo $n; done; {GATE}");
+    let id = submit(&daemon, &json!({"command": ["sh", "-c", script]}))?;
     for path in [
         format!("/v1/jobs/{id}/output"),
         format!("/v1/jobs/{id}/result?wait=60s"),
@@ -223,6 +221,7 @@ fn a_client_that_vanishes_takes_nothing_with_it() -> anyhow::Result<()> {
         write!(stream, "GET {path} HTTP/1.1\r\nhost: wpool\r\n\r\n")?;
         drop(stream);
     }
+    daemon.open_gate()?;
     let outcome = outcome(&daemon, &id)?;
     ensure!(outcome["state"] == "succeeded", "{outcome}");
     ensure!(outcome["stdout_bytes"] == 141, "{outcome}");
@@ -234,16 +233,15 @@ fn a_client_that_vanishes_takes_nothing_with_it() -> anyhow::Result<()> {
 }
 
 fn a_reader_that_never_reads_stalls_nobody() -> anyhow::Result<()> {
-    let daemon = Daemon::start(1)?;
-    let id = submit(
-        &daemon,
-        &json!({"command": ["sh", "-c", "sleep 0.3; head -c 100M /dev/zero; echo done >&2"]}),
-    )?;
+    let daemon = Daemon::start_gated(1, "")?;
+    let script = format!("{GATE}; head -c 100M /dev/zero; echo done >&2");
+    let id = submit(&daemon, &json!({"command": ["sh", "-c", script]}))?;
     let mut stream = daemon.connect()?;
     write!(
         stream,
         "GET /v1/jobs/{id}/output HTTP/1.1\r\nhost: wpool\r\n\r\n"
     )?;
+    daemon.open_gate()?;
     let outcome = outcome(&daemon, &id)?;
     ensure!(outcome["state"] == "succeeded", "{}", outcome["cause"]);
     ensure!(outcome["stderr"] == "done\n", "{}", outcome["stderr"]);
