@@ -188,3 +188,23 @@ fn every_history_of_two_jobs_and_two_slots_keeps_the_promises() {
         operator: Operator::Sleeps,
     });
 }
+
+#[test]
+fn every_history_of_workers_that_are_replaced_keeps_the_promises() {
+    explore(Size {
+        slots: 1,
+        jobs: 1,
+        depth: 8,
+        operator: Operator::Recycles,
+    });
+}
+
+#[test]
+fn every_history_of_a_pool_that_is_resized_keeps_the_promises() {
+    explore(Size {
+        slots: 1,
+        jobs: 1,
+        depth: 7,
+        operator: Operator::Resizes,
+    });
+}

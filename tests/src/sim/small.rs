@@ -51,6 +51,10 @@ pub struct Size {
 pub enum Operator {
     /// It pauses, resumes, drains and shuts down, each at most once.
     Meddles,
+    /// It has all workers replaced, once.
+    Recycles,
+    /// It adds a slot and takes it away, each at most once and in any order.
+    Resizes,
     /// It does not.
     Sleeps,
 }
@@ -145,6 +149,11 @@ enum Request {
     Resume,
     Drain,
     Shutdown,
+    Recycle,
+    /// To one slot more than it begins with.
+    Grow,
+    /// To as many as it begins with.
+    Shrink,
 }
 
 impl Moment {
@@ -158,7 +167,8 @@ impl Moment {
             now: Instant::START,
             pool: Pool::new(settings, 1),
             oracle: Oracle::new(settings),
-            bodies: Bodies(vec![None; usize::from(size.slots)]),
+            // One that the operator adds, and the one that stands in while others are replaced.
+            bodies: Bodies(vec![None; usize::from(size.slots) + 2]),
             submitted: 0,
             cancelled: Vec::new(),
             recording: VecDeque::new(),
@@ -195,16 +205,9 @@ impl Moment {
                 .filter(|id| self.pool.job(*id).is_some() && !self.cancelled.contains(id))
                 .map(Event::CancelRequested),
         );
-        if self.size.operator == Operator::Meddles {
-            let all = [
-                Request::Pause,
-                Request::Resume,
-                Request::Drain,
-                Request::Shutdown,
-            ];
-            let new = all.into_iter().filter(|one| !self.asked.contains(one));
-            events.extend(new.map(Request::event));
-        }
+        let requests = self.size.operator.requests().iter();
+        let new = requests.filter(|one| !self.asked.contains(one));
+        events.extend(new.map(|request| request.event(self.size.slots)));
         let mut choices: Vec<_> = events.into_iter().map(|event| (self.now, event)).collect();
         choices.extend(self.pool.deadline().map(|at| (at, Event::TimeReached)));
         choices
@@ -228,7 +231,7 @@ impl Moment {
     fn end(mut self) -> Verdict {
         self.take(self.now, Event::ResumeRequested)?;
         self.until("every job has ended", Oracle::all_ended)?;
-        self.take(self.now, Request::Shutdown.event())?;
+        self.take(self.now, Request::Shutdown.event(self.size.slots))?;
         self.until("the pool has stopped", Oracle::has_stopped)
     }
 
@@ -275,10 +278,13 @@ impl Moment {
             Event::ResumeRequested => self.asked.push(Request::Resume),
             Event::DrainRequested(_) => self.asked.push(Request::Drain),
             Event::ShutdownRequested { .. } => self.asked.push(Request::Shutdown),
+            Event::RecycleRequested => self.asked.push(Request::Recycle),
+            Event::ResizeRequested(slots) if *slots == self.size.slots => {
+                self.asked.push(Request::Shrink);
+            }
+            Event::ResizeRequested(_) => self.asked.push(Request::Grow),
             Event::WorkerViolated(_)
             | Event::SettingsChanged(_)
-            | Event::ResizeRequested(_)
-            | Event::RecycleRequested
             | Event::ClearRequested { .. }
             | Event::TenantRulesChanged(_)
             | Event::TimeReached => {}
@@ -344,9 +350,28 @@ impl Moment {
     }
 }
 
-impl Request {
-    const fn event(self) -> Event {
+impl Operator {
+    const fn requests(self) -> &'static [Request] {
         match self {
+            Self::Meddles => &[
+                Request::Pause,
+                Request::Resume,
+                Request::Drain,
+                Request::Shutdown,
+            ],
+            Self::Recycles => &[Request::Recycle],
+            Self::Resizes => &[Request::Grow, Request::Shrink],
+            Self::Sleeps => &[],
+        }
+    }
+}
+
+impl Request {
+    const fn event(self, slots: u16) -> Event {
+        match self {
+            Self::Recycle => Event::RecycleRequested,
+            Self::Grow => Event::ResizeRequested(slots + 1),
+            Self::Shrink => Event::ResizeRequested(slots),
             Self::Pause => Event::PauseRequested,
             Self::Resume => Event::ResumeRequested,
             Self::Drain => Event::DrainRequested(DrainScope::Running),
