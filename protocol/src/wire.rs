@@ -87,6 +87,9 @@ pub enum FromWorker {
     Pong(u64),
 }
 
+/// The uid and gid of every job, inside; the worker's own is 0 where it has two.
+pub const JOB_ID: u32 = 1000;
+
 /// How to build a slot's sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setup {

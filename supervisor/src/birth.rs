@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustix::fs::{Gid, MemfdFlags, SealFlags, Uid, fcntl_add_seals, memfd_create};
 use wpool_protocol::id::{SlotId, WorkerRef};
@@ -23,14 +24,15 @@ use wpool_protocol::wire::{
 use wpool_sys::birth::{Birth, FIRST_DESCRIPTOR, FailureReport, IdMap, bear};
 use wpool_sys::mount::detached_copy;
 use wpool_sys::namespaces::Namespaces;
-use wpool_worker::worker::{FIRST_NAMED, JOB_ID};
+use wpool_sys::steward::{Errand, ErrandError};
+use wpool_worker::worker::FIRST_NAMED;
 
 use crate::cgroup::{CgroupError, Delegated, SlotDirectory};
 use crate::output::OutputStore;
 
 pub mod ids;
 
-use ids::RootWithoutIds;
+use ids::{Ids, MayMount, NoIds};
 
 /// What all workers have in common.
 #[derive(Debug)]
@@ -47,6 +49,8 @@ pub struct NurseryPlan {
     pub binary: BinarySource,
     /// The cgroup that is ours to divide, if one is delegated.
     pub cgroup: Option<Delegated>,
+    /// Whose ids jobs have.
+    pub ids: Ids,
 }
 
 /// A profile, as workers are told of it.
@@ -72,7 +76,6 @@ pub enum BinarySource {
 pub struct Nursery {
     plan: NurseryPlan,
     binary: OwnedFd,
-    identity: Identity,
     cgroup: Option<Delegated>,
 }
 
@@ -106,9 +109,6 @@ pub enum NurseryError {
     /// The cgroup is delegated, and yet cannot be divided.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
-    /// Jobs would be root on the host.
-    #[error(transparent)]
-    Ids(#[from] RootWithoutIds),
 }
 
 /// A birth that failed.
@@ -131,6 +131,12 @@ pub enum BirthError {
     /// The worker's cgroup.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// There are no ids left.
+    #[error(transparent)]
+    Ids(#[from] NoIds),
+    /// What is the job's must be given to it.
+    #[error("failed to give a job its pipes")]
+    Gift(#[from] ErrandError),
     /// The process itself.
     #[error(transparent)]
     Process(#[from] wpool_sys::birth::BirthError),
@@ -143,21 +149,20 @@ impl Nursery {
     ///
     /// [`NurseryError`] if the running program cannot be opened.
     pub fn new(mut plan: NurseryPlan) -> Result<Self, NurseryError> {
-        let cgroup = plan.cgroup.take();
-        if let Some(delegated) = &cgroup {
-            delegated.claim()?;
+        let mut cgroup = plan.cgroup.take();
+        if let Some(delegated) = &mut cgroup {
+            delegated.claim(plan.ids.steward())?;
         }
         Ok(Self {
             cgroup,
             binary: open_binary(plan.binary).map_err(NurseryError::Binary)?,
-            identity: ids::identity()?,
             plan,
         })
     }
 
     /// Whose ids jobs have.
     pub const fn identity(&self) -> Identity {
-        self.identity
+        self.plan.ids.identity()
     }
 
     /// Gives birth to the worker of a slot.
@@ -182,8 +187,9 @@ impl Nursery {
         let layout = StoreLayout {
             stream_bytes: self.plan.stream_bytes,
         };
+        let ids = self.plan.ids.of_slot(worker.slot)?;
         if let Some(stdio) = stdio {
-            self.give(stdio, worker.slot).map_err(BirthError::Pipes)?;
+            self.give(stdio, ids)?;
         }
         let (commands_read, commands) = io::pipe().map_err(BirthError::Pipes)?;
         let (replies, replies_write) = io::pipe().map_err(BirthError::Pipes)?;
@@ -207,10 +213,11 @@ impl Nursery {
             environment: &[],
             descriptors: &descriptors,
             namespaces: Namespaces::WORKER,
-            ids: ids::of_slot(self.identity, worker.slot),
+            ids,
+            steward: self.plan.ids.steward().map(Arc::as_ref),
             cgroup: cgroup.as_ref().map(SlotDirectory::directory),
             at_gate: &|pid| match &cgroup {
-                Some(directory) => directory.settle(pid).map_err(io::Error::other),
+                Some(directory) => settle(directory, pid, ids).map_err(io::Error::other),
                 None => Ok(()),
             },
         })?;
@@ -224,7 +231,7 @@ impl Nursery {
             setup: Setup {
                 slot: worker.slot,
                 policy: self.plan.policy,
-                identity: self.identity,
+                identity: self.identity(),
                 profiles,
                 store: layout,
                 cgroup: cgroup.is_some().then_some(cgroup_number),
@@ -235,26 +242,26 @@ impl Nursery {
         })
     }
 
-    /// A fresh cgroup for the next worker of a slot, in the hands of the ids that it will have.
+    /// A fresh cgroup for the next worker of a slot.
     fn cgroup_for(&self, slot: SlotId) -> Result<Option<SlotDirectory>, CgroupError> {
-        let Some(delegated) = &self.cgroup else {
-            return Ok(None);
-        };
-        let directory = delegated.make_slot(u32::from(slot.0))?;
-        if let IdMap::Range { first, .. } = ids::of_slot(self.identity, slot) {
-            directory.give_to(first, first)?;
-        }
-        Ok(Some(directory))
+        let make = |delegated: &Delegated| delegated.make_slot(u32::from(slot.0));
+        self.cgroup.as_ref().map(make).transpose()
     }
 
     /// Gives a job its pipes: one belongs to who made it, and a program that opens /dev/stdout opens it anew.
-    fn give(&self, stdio: [BorrowedFd<'_>; 3], slot: SlotId) -> io::Result<()> {
-        let IdMap::Range { first, .. } = ids::of_slot(self.identity, slot) else {
+    fn give(&self, stdio: [BorrowedFd<'_>; 3], ids: IdMap) -> Result<(), BirthError> {
+        let IdMap::Pair { first, .. } = ids else {
             return Ok(());
         };
-        let (uid, gid) = (Uid::from_raw(first + JOB_ID), Gid::from_raw(first + JOB_ID));
+        let (uid, gid) = (first + 1, first + 1);
+        if let Some(steward) = self.plan.ids.steward() {
+            let gifts = stdio.map(|file| Errand::GiveOpen { file, uid, gid });
+            return Ok(steward.carry_out(&gifts)?);
+        }
         for end in stdio {
-            rustix::fs::fchown(end, Some(uid), Some(gid))?;
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            let given = rustix::fs::fchown(end, Some(uid), Some(gid));
+            given.map_err(|error| BirthError::Pipes(error.into()))?;
         }
         Ok(())
     }
@@ -272,16 +279,16 @@ impl Nursery {
     /// What to tell of the profiles, and the mounts that the worker could not make itself.
     ///
     /// A worker with ids of its own may not enter a directory that root alone may: root hands it the
-    /// mount. An ordinary user's worker can go where the user can.
+    /// mount. Another user's worker goes where its own ids may.
     fn profiles(&self, before: u32) -> Result<(Vec<ProfileSetup>, Vec<OwnedFd>), BirthError> {
         let mut trees = Vec::new();
         let mut profiles = Vec::new();
         for profile in &self.plan.profiles {
             let mut mounts = Vec::new();
             for (path, destination) in &profile.mounts {
-                let source = match self.identity {
-                    Identity::Shared => MountSource::Path(path.as_os_str().as_bytes().to_vec()),
-                    Identity::Own => {
+                let source = match self.plan.ids.may_mount() {
+                    MayMount::No => MountSource::Path(path.as_os_str().as_bytes().to_vec()),
+                    MayMount::Yes => {
                         let number = u32::try_from(trees.len()).unwrap_or(u32::MAX);
                         trees.push(detached_copy(path).map_err(|source| BirthError::Mount {
                             path: path.clone(),
@@ -302,6 +309,15 @@ impl Nursery {
             });
         }
         Ok((profiles, trees))
+    }
+}
+
+/// Moves a worker to its own cgroup, and puts its slot's into its hands.
+fn settle(directory: &SlotDirectory, worker: u32, ids: IdMap) -> Result<(), CgroupError> {
+    directory.settle(worker)?;
+    match ids {
+        IdMap::Pair { first, .. } => directory.give_to(first, first),
+        IdMap::Single { .. } => Ok(()),
     }
 }
 

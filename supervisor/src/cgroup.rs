@@ -26,12 +26,16 @@ mod place;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, getxattr, statfs};
+use wpool_sys::birth::c_strings;
+use wpool_sys::steward::{Errand, ErrandError, Steward};
 
 /// What limits and accounts need.
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
@@ -132,6 +136,7 @@ fn doing<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E
 #[derive(Debug)]
 pub struct Delegated {
     directory: PathBuf,
+    steward: Option<Arc<Steward>>,
 }
 
 impl Delegated {
@@ -179,15 +184,20 @@ impl Delegated {
         if others > 0 {
             return Err(Unavailable::NotAlone { directory, others });
         }
-        Ok(Self { directory })
+        Ok(Self {
+            directory,
+            steward: None,
+        })
     }
 
-    /// Moves this process to `supervisor/`, removes what an earlier one left, and turns the controllers on.
+    /// Moves this process to `supervisor/`, removes what an earlier one left, and turns the controllers on. Where this process
+    /// may not give away what is its own, a steward does.
     ///
     /// # Errors
     ///
     /// [`CgroupError`] names the step.
-    pub fn claim(&self) -> Result<(), CgroupError> {
+    pub fn claim(&mut self, steward: Option<&Arc<Steward>>) -> Result<(), CgroupError> {
+        self.steward = steward.map(Arc::clone);
         let leaf = self.directory.join("supervisor");
         make(&leaf)?;
         write(&leaf.join("cgroup.procs"), &std::process::id().to_string())?;
@@ -195,7 +205,7 @@ impl Delegated {
         for entry in entries {
             let entry = entry.map_err(doing("list", &self.directory))?;
             if entry.file_name().as_encoded_bytes().starts_with(b"slot-") {
-                clear(&entry.path())?;
+                clear(&entry.path(), steward.map(Arc::as_ref))?;
             }
         }
         enable_controllers(&self.directory)
@@ -209,13 +219,17 @@ impl Delegated {
     pub fn make_slot(&self, number: u32) -> Result<SlotDirectory, CgroupError> {
         let path = self.directory.join(format!("slot-{number}"));
         if path.exists() {
-            clear(&path)?;
+            clear(&path, self.steward.as_deref())?;
         }
         make(&path)?;
         let worker = path.join("worker");
         make(&worker)?;
         let directory = File::open(&path).map_err(doing("open", &path))?;
-        Ok(SlotDirectory { path, directory })
+        Ok(SlotDirectory {
+            path,
+            directory,
+            steward: self.steward.clone(),
+        })
     }
 }
 
@@ -224,6 +238,7 @@ impl Delegated {
 pub struct SlotDirectory {
     path: PathBuf,
     directory: File,
+    steward: Option<Arc<Steward>>,
 }
 
 impl SlotDirectory {
@@ -232,26 +247,29 @@ impl SlotDirectory {
         self.directory.as_fd()
     }
 
-    /// Gives the slot to the ids that the worker has on the host, where they are not our own.
+    /// Gives the slot to the ids that its worker has, where they are not our own; with a steward they are called as there.
     ///
-    /// Only what delegation asks for (cgroups(7)): the limits of the slot itself stay ours.
+    /// Once it has settled. Only what delegation asks for (cgroups(7)): the limits of the slot itself stay ours.
     ///
     /// # Errors
     ///
     /// [`CgroupError`] names the file.
     pub fn give_to(&self, uid: u32, gid: u32) -> Result<(), CgroupError> {
-        for name in [
+        let files = [
             "",
             "cgroup.procs",
             "cgroup.threads",
             "cgroup.subtree_control",
             "worker",
             "worker/cgroup.procs",
-        ] {
-            let path = self.path.join(name);
-            chown(&path, Some(uid), Some(gid)).map_err(doing("give away", &path))?;
+        ];
+        let files = files.map(|name| self.path.join(name));
+        match &self.steward {
+            Some(steward) => have_done(steward, Deed::Give { uid, gid }, &files),
+            None => files.iter().try_for_each(|path| {
+                chown(path, Some(uid), Some(gid)).map_err(doing("give away", path))
+            }),
         }
-        Ok(())
     }
 
     /// Moves the worker, which waits at its gate, on to its own cgroup, and turns the controllers on.
@@ -270,7 +288,7 @@ impl SlotDirectory {
     ///
     /// [`CgroupError`]; [`io::ErrorKind::TimedOut`] inside if something does not die.
     pub fn remove(self) -> Result<(), CgroupError> {
-        clear(&self.path)
+        clear(&self.path, self.steward.as_deref())
     }
 }
 
@@ -306,20 +324,59 @@ fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
 }
 
 /// Kills all that lives in a cgroup and below, waits for its end and removes it, the innermost first.
-fn clear(path: &Path) -> Result<(), CgroupError> {
+fn clear(path: &Path, steward: Option<&Steward>) -> Result<(), CgroupError> {
     write(&path.join("cgroup.kill"), "1")?;
     wait_until_empty(path, Instant::now() + DEATH_PATIENCE)?;
-    remove_tree(path)
+    let mut tree = Vec::new();
+    list_tree(path, &mut tree)?;
+    match steward {
+        Some(steward) => have_done(steward, Deed::Remove, &tree),
+        None => tree
+            .iter()
+            .try_for_each(|path| fs::remove_dir(path).map_err(doing("remove", path))),
+    }
 }
 
-fn remove_tree(path: &Path) -> Result<(), CgroupError> {
+/// Lists a cgroup and all below it, the innermost first.
+fn list_tree(path: &Path, tree: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
     for entry in fs::read_dir(path).map_err(doing("list", path))? {
         let entry = entry.map_err(doing("list", path))?;
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&entry.path())?;
+            list_tree(&entry.path(), tree)?;
         }
     }
-    fs::remove_dir(path).map_err(doing("remove", path))
+    tree.push(path.to_owned());
+    Ok(())
+}
+
+/// What a steward does with files that may be a worker's.
+#[derive(Clone, Copy, Debug)]
+enum Deed {
+    Give { uid: u32, gid: u32 },
+    Remove,
+}
+
+/// Has a steward do the same with all of these.
+fn have_done(steward: &Steward, deed: Deed, paths: &[PathBuf]) -> Result<(), CgroupError> {
+    let action = match deed {
+        Deed::Give { .. } => "give away",
+        Deed::Remove => "remove",
+    };
+    let first = paths.first().map_or(Path::new(""), PathBuf::as_path);
+    let names = paths.iter().map(|path| path.as_os_str().as_bytes());
+    let names = c_strings(names).map_err(doing(action, first))?;
+    let errand = |path| match deed {
+        Deed::Give { uid, gid } => Errand::Give { path, uid, gid },
+        Deed::Remove => Errand::RemoveDirectory { path },
+    };
+    let errands: Vec<_> = names.iter().map(|name| errand(name.as_c_str())).collect();
+    steward.carry_out(&errands).map_err(|error| match error {
+        ErrandError::Enter(source) => doing(action, first)(source),
+        ErrandError::Failed { index, source } => {
+            let path = paths.get(index).map_or(first, PathBuf::as_path);
+            doing(action, path)(source)
+        }
+    })
 }
 
 fn wait_until_empty(path: &Path, deadline: Instant) -> Result<(), CgroupError> {

@@ -44,7 +44,7 @@ pub use bounds::{HttpBounds, LogSettings, Retention};
 pub use cores::usable_cores;
 pub use layers::{Flags, Source, load, read};
 pub use meaning::WORKERS_MAX;
-pub use raw::{LogFormat, LogLevel};
+pub use raw::{IdentityChoice, LogFormat, LogLevel};
 pub use reference::reference;
 pub use reload::Reload;
 
@@ -59,6 +59,8 @@ pub struct Config {
     pub attempts_max: u32,
     /// What to do about a missing layer of the sandbox.
     pub isolation: IsolationPolicy,
+    /// Whose ids jobs must have.
+    pub identity: IdentityChoice,
     /// How long outcomes are kept.
     pub retention: Retention,
     /// What clients may take of the daemon.

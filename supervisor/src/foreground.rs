@@ -40,7 +40,8 @@ mod live;
 mod order;
 pub mod worker;
 
-use crate::config::{Config, DEFAULT_PROFILE, Profile};
+use crate::birth::ids::{IdentityPolicy, Ids, NoIds};
+use crate::config::{Config, DEFAULT_PROFILE, IdentityChoice, Profile};
 use crate::gather::Gathered;
 use crate::report::Streams;
 use crate::resource_limits::{self, TooLow};
@@ -134,6 +135,9 @@ pub enum RunError {
         /// The place.
         destination: String,
     },
+    /// Nobody's ids for its job.
+    #[error(transparent)]
+    Ids(#[from] NoIds),
     /// This process itself may use too little.
     #[error(transparent)]
     TooLow(#[from] TooLow),
@@ -191,8 +195,13 @@ pub fn run(run: ForegroundRun) -> Result<RunEnd, RunError> {
             (Some(of_job), Some(ours))
         }
     };
+    let ids = Ids::claim(match run.config.identity {
+        IdentityChoice::Best => IdentityPolicy::Quick,
+        IdentityChoice::Own => IdentityPolicy::Own,
+    })?;
     let worker = Worker::bear(WorkerPlan {
         policy: run.config.isolation,
+        ids,
         mounts,
         stream_bytes: match &stdio {
             Some(_) => 0,
@@ -229,9 +238,10 @@ fn profile_of(run: &ForegroundRun) -> Result<&Profile, RunError> {
 /// # Errors
 ///
 /// [`RunError`] if there is no worker or it says neither.
-pub fn examine(policy: IsolationPolicy) -> Result<Result<Ready, Refused>, RunError> {
+pub fn examine(policy: IsolationPolicy, ids: Ids) -> Result<Result<Ready, Refused>, RunError> {
     let mut worker = Worker::bear(WorkerPlan {
         policy,
+        ids,
         mounts: Vec::new(),
         stream_bytes: 0,
         stdio: None,

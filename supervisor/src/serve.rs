@@ -20,6 +20,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::watch;
 
+use crate::birth::ids::Ids;
 use crate::birth::{BinarySource, Nursery, NurseryPlan, ProfilePlan};
 use crate::cgroup::Delegated;
 use crate::config::{self, Config, Source, usable_cores};
@@ -59,6 +60,8 @@ pub struct ServeOptions {
 /// One line that says what to do, if it cannot start.
 pub fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
     let config = config::load(&options.source)?;
+    // Before there are threads: what is given up here, each of them would keep.
+    let ids = Ids::claim(config.identity.into())?;
     let _log = logging::start(config.log).context("failed to start the log")?;
     if let Some(dir) = &options.state_dir {
         tracing::warn!(dir = %dir.display(), "nothing is kept there yet: jobs and outcomes are in memory only");
@@ -69,7 +72,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
         .enable_all()
         .build()
         .context("failed to start the runtime")?;
-    let end = runtime.block_on(run(options, config));
+    let end = runtime.block_on(run(options, config, ids));
     runtime.shutdown_timeout(LAST_BLOCKING);
     Ok(match end? {
         DriverEnd::Stopped => 0,
@@ -77,11 +80,14 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
     })
 }
 
-async fn run(options: &ServeOptions, config: Config) -> anyhow::Result<DriverEnd> {
+async fn run(options: &ServeOptions, config: Config, ids: Ids) -> anyhow::Result<DriverEnd> {
     // Before anything is born: a second daemon must not even look at the first one's cgroup.
     let socket = ControlSocket::open(options.socket.clone(), config.http.group.as_deref()).await?;
     let signals = Signals::listen().context("failed to listen for signals")?;
-    let nursery = Nursery::new(nursery_plan(&config))?;
+    if let Some(reason) = ids.refused() {
+        tracing::info!(%reason, "jobs have this user's own ids");
+    }
+    let nursery = Nursery::new(nursery_plan(&config, ids))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         socket = %socket.path().display(),
@@ -108,7 +114,7 @@ async fn run(options: &ServeOptions, config: Config) -> anyhow::Result<DriverEnd
     Ok(driver_end)
 }
 
-fn nursery_plan(config: &Config) -> NurseryPlan {
+fn nursery_plan(config: &Config, ids: Ids) -> NurseryPlan {
     let profiles = config.profile_names().into_iter().map(|name| {
         let profile = config.profiles.get(name);
         ProfilePlan {
@@ -128,5 +134,6 @@ fn nursery_plan(config: &Config) -> NurseryPlan {
         cores: usable_cores().0,
         binary: BinarySource::SealedCopy,
         cgroup,
+        ids,
     }
 }

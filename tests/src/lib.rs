@@ -1,5 +1,6 @@
 //! What the tests of wpool share; nothing else uses it.
 
+pub mod cgroup;
 pub mod chance;
 pub mod rig;
 pub mod sim;

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use wpool::birth::ids::{IdentityPolicy, Ids};
 use wpool::birth::{BinarySource, Newborn, Nursery, NurseryPlan, ProfilePlan};
 use wpool_protocol::frame::{self, Decoder};
 use wpool_protocol::id::{AttemptNumber, AttemptRef, Generation, JobId, SlotId, WorkerRef};
@@ -26,7 +27,7 @@ use wpool_protocol::wire::{
 };
 
 /// How long a test waits for anything.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+pub const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Room for one stream.
 const STREAM_BYTES: u64 = 1 << 20;
@@ -144,6 +145,7 @@ impl Rig {
             cores,
             binary: BinarySource::SealedCopy,
             cgroup: None,
+            ids: Ids::claim(IdentityPolicy::Quick)?,
         })?;
         let born = nursery.bear(WorkerRef {
             slot: SlotId(0),

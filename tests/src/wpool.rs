@@ -19,6 +19,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::cgroup::Cgroup;
+
 /// How long a test waits for anything; no claim of speed.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -124,6 +126,8 @@ pub struct Daemon {
     process: Child,
     directory: tempfile::TempDir,
     said: PathBuf,
+    /// What it is to divide, where there is anything.
+    cgroup: Option<Cgroup>,
 }
 
 impl Daemon {
@@ -158,13 +162,15 @@ impl Daemon {
 
     fn start_in(directory: tempfile::TempDir, workers: u16) -> anyhow::Result<Self> {
         let said = directory.path().join("said");
-        let process = Self::command(directory.path(), workers)
+        let cgroup = Cgroup::new();
+        let process = inside(cgroup.as_ref(), Self::command(directory.path(), workers))
             .stderr(fs::File::create(&said)?)
             .spawn()?;
         let mut daemon = Self {
             process,
             directory,
             said,
+            cgroup,
         };
         daemon.wait_until_ready()?;
         Ok(daemon)
@@ -179,6 +185,7 @@ impl Daemon {
             process,
             said: directory.path().join("wpool.toml"),
             directory,
+            cgroup: None,
         };
         daemon.wait_until_ready()?;
         Ok(daemon)
@@ -186,8 +193,11 @@ impl Daemon {
 
     /// Starts it again, in the same place, after it has exited.
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        let workers = 1;
-        self.process = Self::command(self.directory.path(), workers)
+        // systemd makes a service's cgroup anew, too.
+        drop(self.cgroup.take());
+        self.cgroup = Cgroup::new();
+        let command = Self::command(self.directory.path(), 1);
+        self.process = inside(self.cgroup.as_ref(), command)
             .stderr(fs::File::create(&self.said)?)
             .spawn()?;
         self.wait_until_ready()
@@ -368,6 +378,26 @@ impl Drop for Daemon {
         let gone = wait_for(|| left.iter().all(|pid| !is_alive(**pid)));
         assert!(gone || std::thread::panicking(), "left behind: {left:?}");
     }
+}
+
+/// The same command, run inside a cgroup: by a shell that enters it and becomes the command.
+fn inside(cgroup: Option<&Cgroup>, command: Command) -> Command {
+    let Some(cgroup) = cgroup else {
+        return command;
+    };
+    let mut shell = program("sh");
+    shell
+        .args(["-c", "echo $$ >\"$0/cgroup.procs\" && exec \"$@\""])
+        .arg(cgroup.directory())
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    for (name, value) in command.get_envs() {
+        shell.envs(value.map(|value| (name, value)));
+    }
+    shell
 }
 
 /// All processes below `pid`.

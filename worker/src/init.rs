@@ -180,7 +180,7 @@ fn start(
     })?;
     // The pipes of the job are the job's alone.
     drop((stdio, cgroup));
-    let Some(failure) = Failure::read(failures)? else {
+    let Some(failure) = Failure::read(failures, &surroundings.lockdown)? else {
         return Ok(Ok(child.pid));
     };
     while wait::reap(Patience::Wait)? != Children::None {}

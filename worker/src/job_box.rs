@@ -16,8 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
 use wpool_protocol::limits::LimitName;
 use wpool_protocol::outcome::MeasuredBy;
-use wpool_protocol::wire::{Ending, JobOrder, RunUsage, Stdio, Stream};
-use wpool_sys::namespaces::Namespaces;
+use wpool_protocol::wire::{Ending, JOB_ID, JobOrder, RunUsage, Stdio, Stream};
 use wpool_sys::wait::ResourceUsage;
 
 use crate::apply::{Detached, new_files};
@@ -26,7 +25,6 @@ use crate::cgroup::JobCgroup;
 use crate::dialogue::{Launch, TreeEnd};
 use crate::feed::Feed;
 use crate::init::{self, Init};
-use crate::launch::JOB_ID;
 use crate::lay::{InputFile, InputFiles, LayError, Owner};
 use crate::run::{Parts, Run, Verdict};
 use crate::slot::Slot;
@@ -112,7 +110,7 @@ pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<J
         .as_ref()
         .map(|job| job.directory().try_clone_to_owned());
     let mut born_into = born_into.transpose()?;
-    let init = slot.single.fork(Namespaces::JOB, None, || {
+    let init = slot.single.fork(slot.namespaces, None, || {
         // While a writing end of a pipe is open here, nobody would see its end.
         drop(ours.take());
         let Some((orders, reports, descriptors)) = theirs.take() else {

@@ -1,6 +1,6 @@
 //! From a fork of init to the job's program: the lock-down, then exec.
 //!
-//! The steps and their order are [`LOCKDOWN`]. Each is fail-closed: what cannot lock itself down does
+//! The steps and their order are [`crate::plan::LOCKDOWN`]. Each is fail-closed: what cannot lock itself down does
 //! not become the job.
 //!
 //! # Invariants
@@ -23,20 +23,18 @@ use nix::unistd::{Pid, chdir, execve, setsid};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use wpool_protocol::outcome::Identity;
+use wpool_protocol::wire::JOB_ID;
 use wpool_sys::{descriptor, signals};
 
 use crate::dialogue::Launch;
 use crate::landlock::{Grants, LandlockError, Ruleset};
-use crate::plan::{LOCKDOWN, Lockdown};
+use crate::plan::Lockdown;
 use crate::rlimits;
 use crate::seccomp::{self, Accounting};
 
 mod lacking;
 
 use lacking::lacking;
-
-/// The uid and gid of every job, inside.
-pub const JOB_ID: u32 = 1000;
 
 /// Where programs are looked up if the job names no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -53,6 +51,8 @@ pub(crate) struct Surroundings {
     pub(crate) cores: Vec<u16>,
     /// The system call filter.
     pub(crate) filter: seccomp::Program,
+    /// What a job's process does to itself.
+    pub(crate) lockdown: Vec<Lockdown>,
     /// Whether memory is watched by sampling, which huge pages would outrun.
     pub(crate) accounting: Accounting,
     /// Whether the kernel has a Landlock worth using.
@@ -122,7 +122,7 @@ const EXEC: u8 = u8::MAX;
 
 impl Failure {
     /// Waits until the process has become the job (`None`) or says why not.
-    pub(crate) fn read(mut pipe: PipeReader) -> io::Result<Option<Self>> {
+    pub(crate) fn read(mut pipe: PipeReader, lockdown: &[Lockdown]) -> io::Result<Option<Self>> {
         let mut record = Vec::new();
         pipe.read_to_end(&mut record)?;
         let Some((step, errno)) = record.split_first() else {
@@ -134,7 +134,7 @@ impl Failure {
             let lacks = (!lacks.is_empty()).then(|| String::from_utf8_lossy(lacks).into_owned());
             return Ok(Some(Self::Exec { errno, lacks }));
         }
-        let step = LOCKDOWN
+        let step = lockdown
             .get(usize::from(*step))
             .map_or_else(|| "lock itself down".to_owned(), ToString::to_string);
         let error = io::Error::from_raw_os_error(errno);
@@ -152,8 +152,9 @@ pub(crate) fn become_the_job(
     mut domain: Option<Ruleset>,
     surroundings: &Surroundings,
 ) -> u8 {
-    let failed = (0u8..).zip(LOCKDOWN).find_map(|(number, step)| {
-        carry_out(step, order, stdio, &mut domain, surroundings)
+    let lockdown = (0u8..).zip(&surroundings.lockdown);
+    let failed = lockdown.into_iter().find_map(|(number, step)| {
+        carry_out(*step, order, stdio, &mut domain, surroundings)
             .err()
             .map(|error| (number, error.raw_os_error().unwrap_or(0), None))
     });
@@ -347,6 +348,7 @@ fn candidates(program: &str, env: &[(String, String)]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::LOCKDOWN;
 
     #[test]
     fn a_program_with_a_slash_is_not_looked_up() {
@@ -362,7 +364,7 @@ mod tests {
             let (reader, mut writer) = io::pipe().unwrap();
             writer.write_all(record).unwrap();
             drop(writer);
-            Failure::read(reader).unwrap()
+            Failure::read(reader, &LOCKDOWN).unwrap()
         };
         assert_eq!(read(&[]), None);
         let errno = Errno::ENOENT as i32;

@@ -3,7 +3,7 @@
 //! From the outside in:
 //!
 //! - [`worker`]: the life of a worker, its loop, its pipes;
-//! - `slot`, [`plan`], [`apply`], `layers`: the sandbox of a slot, built once;
+//! - `slot`, [`plan`], [`blueprint`], [`apply`], `layers`: the sandbox of a slot, built once;
 //! - `desk`, `job_box`, `run`: one job, from order to report;
 //! - `init`, `launch`: the job's own processes, until its program begins;
 //! - `capture`, `feed`, [`lay`], [`collect`], `deliver`: its bytes, in and out;
@@ -17,6 +17,7 @@
 pub mod worker;
 
 pub mod apply;
+pub mod blueprint;
 mod layers;
 pub mod plan;
 mod slot;
@@ -42,4 +43,4 @@ pub mod rlimits;
 pub mod seccomp;
 pub mod usage;
 
-pub use worker::main;
+pub use worker::{main, main_altered};

@@ -19,15 +19,17 @@ use wpool_protocol::wire::{
 use wpool_sys::clone3::SingleThreaded;
 use wpool_sys::descriptor::take_inherited;
 use wpool_sys::mount::detached_copy;
+use wpool_sys::namespaces::Namespaces;
 
 use crate::apply::{self, Detached};
+use crate::blueprint::{Alteration, Blueprint};
 use crate::cgroup::SlotCgroup;
 use crate::landlock;
 use crate::launch::{SecondWall, Surroundings};
 use crate::layers;
+use crate::plan::Step;
 use crate::plan::host::Layout;
-use crate::plan::{self, Step};
-use crate::seccomp::{self, Accounting};
+use crate::seccomp::Accounting;
 
 /// A slot's sandbox.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub(crate) struct Slot {
     pub(crate) surroundings: Surroundings,
     /// The steps of a job's init, by profile.
     pub(crate) job_plans: Vec<Vec<Step>>,
+    /// What a job's init is born into.
+    pub(crate) namespaces: Namespaces,
     /// Descriptors that become a job's 0, 1 and 2, where it is run in the foreground.
     pub(crate) stdio: RefCell<Option<[OwnedFd; 3]>>,
     /// The slot's cgroup, where controllers are delegated.
@@ -49,7 +53,11 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// Builds the sandbox of this process.
-    pub(crate) fn build(single: SingleThreaded, setup: Setup) -> Result<Self, Refused> {
+    pub(crate) fn build(
+        single: SingleThreaded,
+        setup: Setup,
+        alteration: Alteration,
+    ) -> Result<Self, Refused> {
         let take = |number: u32| {
             take_inherited(number)
                 .map_err(|error| layers::refused("setup", "take a descriptor", &error))
@@ -71,30 +79,25 @@ impl Slot {
             mounts,
             files: None,
         };
-        apply::apply(
-            &plan::slot::plan(&layout, &setup.profiles, accounting),
-            &detached,
-        )
-        .map_err(|error| layers::refused_step(&error))?;
+        let blueprint = alteration(Blueprint::whole(&layout, &setup.profiles, accounting));
+        apply::apply(&blueprint.worker, &detached).map_err(|error| layers::refused_step(&error))?;
         let proc = File::open("/proc")
             .map_err(|error| layers::refused("pid", "open its own /proc", &error))?;
         pin(&setup.cores)?;
-        let job_plans = (0u16..)
-            .zip(&setup.profiles)
-            .map(|(index, _)| plan::job::plan(&layout, &plan::slot::template(index)))
-            .collect();
         Ok(Self {
             single,
             jobs: Cell::new(0),
             proc: proc.into(),
-            job_plans,
+            job_plans: blueprint.job,
+            namespaces: blueprint.namespaces,
             stdio: RefCell::new(stdio),
             layers: layers::report(accounting),
             cgroup: cgroup.map(SlotCgroup::new),
             surroundings: Surroundings {
                 identity: setup.identity,
                 cores: setup.cores,
-                filter: seccomp::Program::new(accounting),
+                filter: blueprint.filter,
+                lockdown: blueprint.lockdown,
                 accounting,
                 second_wall: match landlock::state() {
                     LayerState::Active(_) => SecondWall::Landlock,

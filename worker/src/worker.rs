@@ -23,6 +23,7 @@ use wpool_sys::clone3::SingleThreaded;
 use wpool_sys::descriptor::take_inherited;
 use wpool_sys::wait::{self, Patience};
 
+use crate::blueprint::Alteration;
 use crate::capture::{BUFFER_LEN, Store};
 use crate::desk::Desk;
 use crate::slot::Slot;
@@ -36,8 +37,6 @@ pub const STORE: u32 = 5;
 /// Bytes that a pipe holds where nobody has asked for more (pipe(7)).
 const PIPE_LEN: usize = 64 << 10;
 
-pub use crate::launch::JOB_ID;
-
 /// The first descriptor that [`Setup`] may name.
 pub const FIRST_NAMED: u32 = 6;
 
@@ -45,6 +44,11 @@ pub const FIRST_NAMED: u32 = 6;
 ///
 /// The process must have been born by a supervisor; started by hand it says so and exits.
 pub fn main() -> ExitCode {
+    main_altered(|whole| whole)
+}
+
+/// The same with another sandbox: for tests, which take layers away.
+pub fn main_altered(alteration: Alteration) -> ExitCode {
     let descriptors = (|| {
         Ok::<_, io::Error>((
             take_inherited(COMMANDS)?,
@@ -61,14 +65,14 @@ pub fn main() -> ExitCode {
         replies: File::from(replies),
         buffer: vec![0; PIPE_LEN],
     };
-    match live(&mut link, File::from(store)) {
+    match live(&mut link, File::from(store), alteration) {
         Ok(()) => ExitCode::SUCCESS,
         // The supervisor sees the exit, and what can be told has been told by `Refused`.
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-fn live(link: &mut Link, store: File) -> io::Result<()> {
+fn live(link: &mut Link, store: File, alteration: Alteration) -> io::Result<()> {
     let single = SingleThreaded::verify()?;
     // Modes of what the plan makes are exact; a job has a mask of its own.
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
@@ -77,7 +81,7 @@ fn live(link: &mut Link, store: File) -> io::Result<()> {
         return Ok(());
     };
     let store = Store::new(store, setup.store);
-    let slot = match Slot::build(single, setup) {
+    let slot = match Slot::build(single, setup, alteration) {
         Ok(slot) => slot,
         Err(refused) => return link.say(&FromWorker::Refused(refused)),
     };

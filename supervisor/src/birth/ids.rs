@@ -1,80 +1,306 @@
-//! Whose ids jobs have on the host: a range of their own for every slot, where it may be mapped, else those of who runs wpool.
+//! Whose ids jobs have on the host: two of their own for every slot, where that can be had, else those of who runs wpool.
+//!
+//! Where they can come from, the first that there is:
+//!
+//! - *root*, or any process with `CAP_SETUID` and `CAP_SETGID`: from [`FIRST_ID`] up, which nobody else is given;
+//! - an ordinary user with *subordinate ids* (`subuid(5)`), which `newuidmap` maps.
+//!
+//! All but root put a [`Steward`] between themselves and their workers, which is made once, and give up the capabilities
+//! then: what a supervisor cannot do any more nobody can make it do.
 //!
 //! # Invariants
 //!
 //! - No job has the host's id 0: the kernel limits no processes of that user (`RLIMIT_NPROC`; kernel: `is_rlimit_overlimit` spares
 //!   `INIT_USER`), and files of the host would take it for root.
+//! - Two supervisors on one host never give out the same ids at one time: each holds a name that only one can have.
+//! - Not root, and once [`Ids::claim`] has returned, this thread has no capability, and neither has what it starts.
 
 use std::fs;
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::Path;
+use std::sync::Arc;
 
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use wpool_protocol::id::SlotId;
 use wpool_protocol::outcome::Identity;
+use wpool_protocol::wire::JOB_ID;
 use wpool_sys::birth::IdMap;
+use wpool_sys::steward::Steward;
 
-use crate::config::WORKERS_MAX;
+use crate::config::{IdentityChoice, WORKERS_MAX};
 
-/// The first id of the range that jobs get where the supervisor may map ids: above what systemd gives to
-/// containers and services (524288 to 1879048191), below what is reserved from 2³¹ up.
+pub mod subordinate;
+
+use subordinate::SubordinateError;
+
+/// The first id that jobs get where the supervisor may map any: above what systemd gives to containers and services
+/// (524288 to 1879048191), below what is reserved from 2³¹ up.
 pub const FIRST_ID: u32 = 0x7000_0000;
 
-/// Ids of one slot: as many as a user namespace usually has.
-pub const IDS_PER_SLOT: u32 = 1 << 16;
+/// The first of those that supervisors which are not root take.
+const FIRST_OF_SERVICES: u32 = 0x7800_0000;
+
+/// One past the last of either.
+const END: u32 = 0x8000_0000;
 
 /// The id of an ordinary user, inside.
-const ID_INSIDE: u32 = 1000;
+const ID_INSIDE: u32 = JOB_ID;
 
-/// Slots whose ranges fit between [`FIRST_ID`] and 2³¹.
-const MAPPED_SLOTS: u16 = 4_096;
+/// Ids of a slot: the worker's and the job's.
+const IDS_PER_SLOT: u32 = 2;
 
-const _: () = assert!(WORKERS_MAX < MAPPED_SLOTS);
-const _: () = assert!(FIRST_ID + MAPPED_SLOTS as u32 * IDS_PER_SLOT <= 1 << 31);
+/// Ids of a supervisor: for as many slots as it can have, and the one that stands in while others are recycled.
+const IDS_PER_SUPERVISOR: u32 = (WORKERS_MAX as u32 + 1) * IDS_PER_SLOT;
 
-/// Root that may not give its jobs other ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "root without CAP_SETUID and CAP_SETGID cannot give jobs ids of their own, and the kernel limits no processes of root's: \
-     give wpool both capabilities, or run it as an ordinary user"
-)]
-pub struct RootWithoutIds;
+/// Whether jobs are to have ids of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IdentityPolicy {
+    /// Where that can be had.
+    #[default]
+    Best,
+    /// Where that costs nothing: what an ordinary user's `wpool run` cannot wait for is left out.
+    Quick,
+    /// They must.
+    Own,
+}
 
-/// Whose ids jobs can have here.
-///
-/// # Errors
-///
-/// [`RootWithoutIds`] if they would be root's.
-pub fn identity() -> Result<Identity, RootWithoutIds> {
-    let (uids, gids) = (map("uid_map"), map("gid_map"));
-    if may_map() && has_range(&uids) && has_range(&gids) {
-        Ok(Identity::Own)
-    } else if rustix::process::geteuid().is_root() && is_whole(&uids) {
-        Err(RootWithoutIds)
-    } else {
-        Ok(Identity::Shared)
+impl From<IdentityChoice> for IdentityPolicy {
+    fn from(choice: IdentityChoice) -> Self {
+        match choice {
+            IdentityChoice::Own => Self::Own,
+            IdentityChoice::Best => Self::Best,
+        }
     }
 }
 
-/// The ids of a slot.
-pub(super) fn of_slot(identity: Identity, slot: SlotId) -> IdMap {
-    match identity {
-        Identity::Own => IdMap::Range {
-            first: FIRST_ID + u32::from(slot.0 % MAPPED_SLOTS) * IDS_PER_SLOT,
-            count: IDS_PER_SLOT,
-        },
-        Identity::Shared => IdMap::Single { inside: ID_INSIDE },
+/// Whose ids jobs have.
+#[derive(Debug)]
+pub struct Ids {
+    source: Source,
+    /// Why they are not their own, where that was tried.
+    refused: Option<NoIds>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Shared,
+    /// Mapped by this process, which keeps the right to: it is root.
+    Root(Block),
+    Steward(Arc<Steward>, Block),
+}
+
+/// Ids that are this supervisor's as long as it lives.
+#[derive(Debug)]
+struct Block {
+    first: u32,
+    count: u32,
+    _name: UnixListener,
+}
+
+/// Why jobs cannot have ids of their own, or what is wrong with those that they would have.
+#[derive(Debug, thiserror::Error)]
+pub enum NoIds {
+    /// Root that may not give its jobs other ids.
+    #[error(
+        "root without CAP_SETUID and CAP_SETGID cannot give jobs ids of their own, and the kernel limits no processes of root's: \
+         give wpool both capabilities, or run it as an ordinary user"
+    )]
+    RootWithoutIds,
+    /// No capability, and no subordinate ids.
+    #[error(transparent)]
+    Subordinate(#[from] SubordinateError),
+    /// All are somebody's.
+    #[error("every block of ids from {first} up is held by another wpool")]
+    Taken {
+        /// The first.
+        first: u32,
+    },
+    /// The ids are not there: in a container they need not be.
+    #[error(
+        "this user namespace has no ids from {FIRST_ID} up: run the container with a map of all ids, or wpool outside of it"
+    )]
+    NotMapped,
+    /// The namespace cannot be made.
+    #[error("failed to make the user namespace of the pool's ids")]
+    Steward(#[source] io::Error),
+    /// They are still there.
+    #[error("failed to give up the capabilities to change ids")]
+    Capabilities(#[source] io::Error),
+}
+
+/// Whether this process can open mounts for its workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MayMount {
+    Yes,
+    No,
+}
+
+impl Ids {
+    /// Finds out whose ids jobs can have here, and makes sure of them. To be called before there are threads: what is given
+    /// up is given up by the thread that calls.
+    ///
+    /// # Errors
+    ///
+    /// [`NoIds`] if they would be root's, or must be their own and cannot.
+    pub fn claim(policy: IdentityPolicy) -> Result<Self, NoIds> {
+        let refused = match Self::find(policy) {
+            Ok(source) => {
+                let refused = None;
+                give_up_capabilities()?;
+                return Ok(Self { source, refused });
+            }
+            Err(refused) => refused,
+        };
+        give_up_capabilities()?;
+        match (policy, &refused) {
+            (IdentityPolicy::Own, _) | (_, NoIds::RootWithoutIds | NoIds::Capabilities(_)) => {
+                Err(refused)
+            }
+            (IdentityPolicy::Best | IdentityPolicy::Quick, _) => Ok(Self {
+                source: Source::Shared,
+                refused: Some(refused),
+            }),
+        }
+    }
+
+    fn find(policy: IdentityPolicy) -> Result<Source, NoIds> {
+        let is_root = rustix::process::geteuid().is_root();
+        if may_map() {
+            if !(has_range(&map("uid_map")) && has_range(&map("gid_map"))) {
+                return Err(NoIds::NotMapped);
+            }
+            if is_root {
+                return Block::claim(FIRST_ID, FIRST_OF_SERVICES).map(Source::Root);
+            }
+            let block = Block::claim(FIRST_OF_SERVICES, END)?;
+            let steward = Steward::new(|pid| block.map_directly(pid)).map_err(NoIds::Steward)?;
+            return Ok(Source::Steward(Arc::new(steward), block));
+        }
+        if is_root && is_whole(&map("uid_map")) {
+            return Err(NoIds::RootWithoutIds);
+        }
+        if policy == IdentityPolicy::Quick {
+            return Err(SubordinateError::NotTried.into());
+        }
+        let ranges = subordinate::Ranges::of_this_user()?;
+        let block = ranges.claim()?;
+        let steward = Steward::new(|pid| ranges.map(pid, block.first, block.count))
+            .map_err(NoIds::Steward)?;
+        Ok(Source::Steward(Arc::new(steward), block))
+    }
+
+    /// Whether jobs have ids of their own.
+    pub const fn identity(&self) -> Identity {
+        match self.source {
+            Source::Shared => Identity::Shared,
+            Source::Root(_) | Source::Steward(..) => Identity::Own,
+        }
+    }
+
+    /// Why they have not, where it was tried.
+    pub const fn refused(&self) -> Option<&NoIds> {
+        self.refused.as_ref()
+    }
+
+    /// Where workers are born.
+    pub(super) const fn steward(&self) -> Option<&Arc<Steward>> {
+        match &self.source {
+            Source::Steward(steward, _) => Some(steward),
+            Source::Shared | Source::Root(_) => None,
+        }
+    }
+
+    /// Whether this process can open mounts for its workers: in its own mount namespace only root can.
+    pub(super) const fn may_mount(&self) -> MayMount {
+        match &self.source {
+            Source::Root(_) => MayMount::Yes,
+            Source::Shared | Source::Steward(..) => MayMount::No,
+        }
+    }
+
+    /// The ids of a slot, as they are called where its worker is born.
+    ///
+    /// # Errors
+    ///
+    /// [`NoIds::Taken`] if there are no more: an ordinary user may have few.
+    pub(super) fn of_slot(&self, slot: SlotId) -> Result<IdMap, NoIds> {
+        let (block, zero) = match &self.source {
+            Source::Shared => return Ok(IdMap::Single { inside: ID_INSIDE }),
+            Source::Root(block) => (block, block.first),
+            // Its own 0 is the supervisor's id.
+            Source::Steward(_, block) => (block, 1),
+        };
+        let offset = u32::from(slot.0) * IDS_PER_SLOT;
+        if offset + IDS_PER_SLOT > block.count {
+            return Err(NoIds::Taken { first: block.first });
+        }
+        Ok(IdMap::Pair {
+            first: zero + offset,
+            job: JOB_ID,
+        })
     }
 }
 
-/// Whether this process may map ranges of ids: root, or a service with both capabilities.
+impl Block {
+    /// The first block between these two that is nobody's.
+    fn claim(first: u32, end: u32) -> Result<Self, NoIds> {
+        let firsts =
+            (first..end).step_by(usize::try_from(IDS_PER_SUPERVISOR).unwrap_or(usize::MAX));
+        Self::first_free(firsts, IDS_PER_SUPERVISOR).ok_or(NoIds::Taken { first })
+    }
+
+    /// The first of these that is nobody's. Whoever has its name has the block: an abstract socket, which goes with the last
+    /// descriptor of it, whatever ends its process.
+    fn first_free(mut firsts: impl Iterator<Item = u32>, count: u32) -> Option<Self> {
+        firsts.find_map(|first| {
+            let name = format!("wpool-ids-{first}");
+            let address = SocketAddr::from_abstract_name(name).ok()?;
+            let name = UnixListener::bind_addr(&address).ok()?;
+            Some(Self {
+                first,
+                count,
+                _name: name,
+            })
+        })
+    }
+
+    /// Maps it into the user namespace of a process, by right of capabilities.
+    fn map_directly(&self, pid: u32) -> io::Result<()> {
+        let write = |name: &str, own: u32| {
+            let text = format!("0 {own} 1\n1 {} {}\n", self.first, self.count);
+            fs::write(format!("/proc/{pid}/{name}"), text)
+        };
+        write("uid_map", rustix::process::geteuid().as_raw())?;
+        write("gid_map", rustix::process::getegid().as_raw())
+    }
+}
+
+/// Whether this process may map any ids: root, or a service with both capabilities.
 fn may_map() -> bool {
-    use rustix::thread::CapabilitySet as Set;
-
-    rustix::thread::capabilities(None)
-        .is_ok_and(|held| held.effective.contains(Set::SETUID | Set::SETGID))
+    let wanted = CapabilitySet::SETUID | CapabilitySet::SETGID;
+    rustix::thread::capabilities(None).is_ok_and(|held| held.effective.contains(wanted))
 }
 
-/// The ids that there are in our own user namespace: (first, how many), of one line each.
+/// Gives up every capability for good, unless this is root: with them go the ambient ones (capabilities(7)).
+fn give_up_capabilities() -> Result<(), NoIds> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    let given_up = rustix::thread::set_no_new_privs(true)
+        .and_then(|()| rustix::thread::set_capabilities(None, none));
+    given_up.map_err(|error| NoIds::Capabilities(error.into()))
+}
+
+/// The ids that there are in our own user namespace: (first, how many).
 fn map(name: &str) -> Vec<(u64, u64)> {
-    let text = fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+    let text = fs::read_to_string(Path::new("/proc/self").join(name)).unwrap_or_default();
     parse(&text)
 }
 
@@ -87,12 +313,11 @@ fn parse(text: &str) -> Vec<(u64, u64)> {
     lines.collect()
 }
 
-/// Whether all slots' ranges are there: in a container they need not be.
+/// Whether all ids that may be given out are there.
 fn has_range(map: &[(u64, u64)]) -> bool {
-    let first = u64::from(FIRST_ID);
-    let end = first + u64::from(MAPPED_SLOTS) * u64::from(IDS_PER_SLOT);
-    map.iter()
-        .any(|&(inside, count)| inside <= first && end <= inside.saturating_add(count))
+    map.iter().any(|&(inside, count)| {
+        inside <= u64::from(FIRST_ID) && u64::from(END) <= inside.saturating_add(count)
+    })
 }
 
 /// Whether this is the map of the host itself: in any other namespace root is somebody else outside.
@@ -115,12 +340,38 @@ mod tests {
     }
 
     #[test]
-    fn slots_have_different_ids() {
-        let first = |slot| match of_slot(Identity::Own, SlotId(slot)) {
-            IdMap::Range { first, count } => (first, first + count),
-            IdMap::Single { inside } => panic!("{inside}"),
+    fn blocks_of_ids_are_one_supervisors_as_long_as_it_lives() {
+        // Names of the test's own.
+        let firsts = || (3_000_000_000..3_000_000_004).step_by(2);
+        let first = Block::first_free(firsts(), 2).unwrap();
+        let second = Block::first_free(firsts(), 2).unwrap();
+        assert_eq!((first.first, second.first), (3_000_000_000, 3_000_000_002));
+        assert!(Block::first_free(firsts(), 2).is_none());
+        drop(first);
+        let again = Block::first_free(firsts(), 2).unwrap();
+        assert_eq!(again.first, 3_000_000_000);
+    }
+
+    #[test]
+    fn slots_have_different_ids_and_none_beyond_the_block() {
+        let firsts = std::iter::once(3_100_000_000);
+        let ids = Ids {
+            source: Source::Root(Block::first_free(firsts, 6).unwrap()),
+            refused: None,
         };
-        assert_eq!(first(0).1, first(1).0);
-        assert_eq!(first(0).0, FIRST_ID);
+        let first = |slot| match ids.of_slot(SlotId(slot)) {
+            Ok(IdMap::Pair { first, .. }) => Some(first),
+            Ok(IdMap::Single { .. }) | Err(_) => None,
+        };
+        let seen = [0, 1, 2, 3].map(first);
+        assert_eq!(
+            seen,
+            [
+                Some(3_100_000_000),
+                Some(3_100_000_002),
+                Some(3_100_000_004),
+                None
+            ]
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use serde::Serialize;
+use wpool::birth::ids::Ids;
 use wpool::foreground::{self, RunError};
 use wpool_protocol::outcome::{Identity, IsolationLevel};
 use wpool_protocol::wire::{LayerReport, LayerState, ProfileSetup, Ready, Refused};
@@ -133,8 +134,8 @@ impl Diagnosis {
                 None => fact.value.clone().into(),
                 Some(_) => Cell::toned(fact.value.clone(), Tone::Attention),
             };
-            let remedy = fact.remedy.unwrap_or_default();
-            table.row([fact.name.into(), value, remedy.into()]);
+            let remedy = fact.remedy.as_deref().unwrap_or_default();
+            table.row([fact.name.into(), value, remedy.to_owned().into()]);
         }
         for line in table.lines(colours) {
             screen.line(&line)?;
@@ -208,10 +209,13 @@ pub(crate) fn doctor(args: &DoctorArgs, screen: &mut Screen<'_>) -> anyhow::Resu
     if args.plan {
         return Plan::of_this_host().write(screen).map(|()| 0);
     }
-    let diagnosis = Diagnosis::new(
-        foreground::examine(args.config.load()?.isolation),
-        host::facts(),
-    );
+    let config = args.config.load()?;
+    let ids = Ids::claim(config.identity.into());
+    let facts = host::facts(&ids);
+    let examined = ids
+        .map_err(RunError::from)
+        .and_then(|ids| foreground::examine(config.isolation, ids));
+    let diagnosis = Diagnosis::new(examined, facts);
     match screen.form() {
         Form::Json => screen.json(&diagnosis)?,
         Form::Text => diagnosis.write(screen)?,

@@ -1,9 +1,11 @@
 //! What this machine allows: read from the kernel's own files, changed by nobody here.
 
+use std::borrow::Cow;
+use std::error::Error;
 use std::fs;
 
 use serde::Serialize;
-use wpool::birth::ids::{self, RootWithoutIds};
+use wpool::birth::ids::{Ids, NoIds};
 use wpool_protocol::outcome::Identity;
 
 /// One thing about the machine.
@@ -15,17 +17,16 @@ pub(crate) struct Fact {
     pub(crate) value: String,
     /// What to do about it, where something should be done.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) remedy: Option<&'static str>,
+    pub(crate) remedy: Option<Cow<'static, str>>,
 }
 
 /// The oldest kernel that wpool is made for.
 const KERNEL_MIN: (u32, u32) = (5, 15);
 
 /// What matters to the sandbox.
-pub(crate) fn facts() -> Vec<Fact> {
-    let mut facts = vec![kernel(), user()];
+pub(crate) fn facts(ids: &Result<Ids, NoIds>) -> Vec<Fact> {
+    let mut facts = vec![kernel(), user(ids)];
     facts.extend(user_namespaces());
-    facts.push(subordinate_ids());
     facts.push(cgroup(
         &read("/proc/self/cgroup").unwrap_or_default(),
         |path| read(&format!("/sys/fs/cgroup{path}/cgroup.controllers")),
@@ -46,7 +47,7 @@ fn kernel() -> Fact {
     Fact {
         name: "kernel",
         value: release,
-        remedy: is_old.then_some("upgrade to Linux 5.15 or later"),
+        remedy: is_old.then_some(Cow::Borrowed("upgrade to Linux 5.15 or later")),
     }
 }
 
@@ -55,20 +56,26 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-fn user() -> Fact {
+fn with_source(error: &NoIds) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+fn user(ids: &Result<Ids, NoIds>) -> Fact {
     let uid = rustix::process::geteuid().as_raw();
-    let (value, remedy) = match ids::identity() {
-        Ok(Identity::Own) => ("jobs get ids of their own", None),
-        Ok(Identity::Shared) => ("jobs have this user's ids", None),
-        Err(RootWithoutIds) => (
-            "jobs would be root on the host, whose processes nothing limits",
-            Some("give wpool CAP_SETUID and CAP_SETGID, or run it as an ordinary user"),
-        ),
+    let (value, remedy) = match ids {
+        Ok(ids) => match (ids.identity(), ids.refused()) {
+            (Identity::Own, _) => ("jobs get ids of their own", None),
+            (Identity::Shared, refused) => ("jobs have this user's ids", refused),
+        },
+        Err(refused) => ("jobs cannot have ids of their own", Some(refused)),
     };
     Fact {
         name: "user",
         value: format!("uid {uid}: {value}"),
-        remedy,
+        remedy: remedy.map(|refused| Cow::Owned(with_source(refused))),
     }
 }
 
@@ -81,7 +88,7 @@ fn user_namespaces() -> Vec<Fact> {
         Some(Fact {
             name,
             value,
-            remedy: is_off.then_some(remedy),
+            remedy: is_off.then_some(Cow::Borrowed(remedy)),
         })
     };
     [
@@ -109,41 +116,15 @@ fn user_namespaces() -> Vec<Fact> {
     .collect()
 }
 
-fn subordinate_ids() -> Fact {
-    let uid = rustix::process::geteuid();
-    let name = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid.as_raw()))
-        .ok()
-        .flatten()
-        .map(|user| user.name)
-        .unwrap_or_default();
-    let table = read("/etc/subuid").unwrap_or_default();
-    let range = range_of(&table, &name, uid.as_raw());
-    Fact {
-        name: "subordinate ids",
-        value: range.unwrap_or_else(|| "none".to_owned()),
-        remedy: None,
-    }
-}
-
-/// The first range of `name` or `uid` in the text of `/etc/subuid` (subuid(5)).
-fn range_of(table: &str, name: &str, uid: u32) -> Option<String> {
-    let uid = uid.to_string();
-    table.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let owner = fields.next()?;
-        let (first, count) = (fields.next()?, fields.next()?);
-        (!owner.is_empty() && (owner == name || owner == uid))
-            .then(|| format!("{count} from {first}"))
-    })
-}
-
 fn cgroup(own: &str, controllers: impl Fn(&str) -> Option<String>) -> Fact {
     let name = "cgroup v2";
     if controllers("").is_none() {
         return Fact {
             name,
             value: "not mounted at /sys/fs/cgroup: limits are kept by sampling".to_owned(),
-            remedy: Some("boot with systemd.unified_cgroup_hierarchy=1"),
+            remedy: Some(Cow::Borrowed(
+                "boot with systemd.unified_cgroup_hierarchy=1",
+            )),
         };
     }
     let path = own.lines().find_map(|line| line.strip_prefix("0::"));
@@ -165,7 +146,9 @@ fn cgroup(own: &str, controllers: impl Fn(&str) -> Option<String>) -> Fact {
             "without {}: limits are kept by sampling",
             missing.join(", ")
         ),
-        remedy: Some("run it as a systemd service with Delegate=yes"),
+        remedy: Some(Cow::Borrowed(
+            "run it as a systemd service with Delegate=yes",
+        )),
     }
 }
 
@@ -179,7 +162,7 @@ fn landlock() -> Fact {
     Fact {
         name: "landlock",
         value: value.to_owned(),
-        remedy,
+        remedy: remedy.map(Cow::Borrowed),
     }
 }
 
@@ -193,14 +176,6 @@ mod tests {
         assert!(version("5.10.0").unwrap() < KERNEL_MIN);
         assert!(version("5.15").unwrap() >= KERNEL_MIN);
         assert_eq!(version("next"), None);
-    }
-
-    #[test]
-    fn a_range_is_found_by_name_or_uid() {
-        let table = "ada:100000:65536\n1001:165536:65536";
-        assert_eq!(range_of(table, "ada", 1000).unwrap(), "65536 from 100000");
-        assert_eq!(range_of(table, "bob", 1001).unwrap(), "65536 from 165536");
-        assert_eq!(range_of(table, "", 7), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use wpool_pool::settings::{Settings, TenantRules};
 use wpool_protocol::limits::Limits;
 use wpool_protocol::wire::IsolationPolicy;
 
-use super::{Config, DEFAULT_PROFILE, HttpBounds, LogSettings, Profile, Retention};
+use super::{Config, DEFAULT_PROFILE, HttpBounds, IdentityChoice, LogSettings, Profile, Retention};
 
 impl Config {
     /// What holds where nothing is said, with so many workers.
@@ -17,6 +17,7 @@ impl Config {
             grace: Duration::from_secs(20),
             attempts_max: 3,
             isolation: IsolationPolicy::Required,
+            identity: IdentityChoice::Best,
             retention: Retention::default(),
             http: HttpBounds::default(),
             log: LogSettings::default(),

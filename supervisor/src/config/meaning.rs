@@ -134,6 +134,7 @@ impl Config {
                 );
             }
         };
+        take(&mut self.identity, section.identity);
         between("pool.queue_jobs", settings.queue_jobs, 1, u64::MAX)?;
         between("pool.queue_bytes", settings.queue_bytes, 1, u64::MAX)?;
         between("pool.share_period", settings.share_period, 3, 1_000_000)?;

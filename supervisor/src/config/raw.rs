@@ -99,6 +99,8 @@ section! {
         shutdown_grace_ms: Span,
         /// What to do about a missing layer of the sandbox: "required" refuses to work. ("reduced" is to come, and is refused for now.) Default "required". Changed by a restart only.
         isolation: Isolation,
+        /// Whose ids jobs have on the host: "own" refuses to work unless nobody else has them, "best" takes the user's own where there are no others (see `wpool doctor`). Default "best". Changed by a restart only.
+        identity: IdentityChoice,
     }
 }
 
@@ -242,6 +244,16 @@ pub enum Isolation {
     Required,
     /// Work without it, and say so.
     Reduced,
+}
+
+/// `pool.identity`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdentityChoice {
+    /// Their own, or nothing works.
+    Own,
+    /// Their own where that can be had.
+    Best,
 }
 
 /// `log.level`.

@@ -25,6 +25,7 @@ impl Config {
             }
         };
         keep("pool.isolation", self.isolation != new.isolation);
+        keep("pool.identity", self.identity != new.identity);
         keep("http.group", self.http.group != new.http.group);
         keep(
             "http.waiters_max",
@@ -37,6 +38,7 @@ impl Config {
         keep("log.level", self.log.level != new.log.level);
         keep("log.format", self.log.format != new.log.format);
         new.isolation = self.isolation;
+        new.identity = self.identity;
         new.http.group.clone_from(&self.http.group);
         new.http.waiters_max = self.http.waiters_max;
         new.http.bodies_bytes_max = self.http.bodies_bytes_max;

@@ -89,6 +89,7 @@ impl Config {
                 IsolationPolicy::Required => Isolation::Required,
                 IsolationPolicy::Reduced => Isolation::Reduced,
             }),
+            identity: Some(self.identity),
         }
     }
 

@@ -9,6 +9,7 @@ use wpool_protocol::id::{Generation, SlotId, WorkerRef};
 use wpool_protocol::wire::{IsolationPolicy, Setup};
 use wpool_sys::birth::FailureReport;
 
+use crate::birth::ids::Ids;
 use crate::birth::{BinarySource, BirthError, Nursery, NurseryError, NurseryPlan, ProfilePlan};
 use crate::config::{DEFAULT_PROFILE, usable_cores};
 use crate::output::OutputStore;
@@ -42,6 +43,8 @@ pub struct WorkerPlan<'a> {
     pub mounts: Vec<(PathBuf, String)>,
     /// Room for one output stream in the store, bytes.
     pub stream_bytes: u64,
+    /// Whose ids its jobs have.
+    pub ids: Ids,
     /// What becomes its job's descriptors 0, 1 and 2, if the store does not.
     pub stdio: Option<[BorrowedFd<'a>; 3]>,
 }
@@ -85,6 +88,7 @@ impl Worker {
             cores: usable_cores().0,
             binary: BinarySource::File,
             cgroup: None,
+            ids: plan.ids,
         })?;
         let newborn = nursery
             .bear_with(SELF, plan.stdio)

@@ -2,6 +2,7 @@
 
 use anyhow::ensure;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use wpool::birth::ids::{IdentityPolicy, Ids};
 use wpool::birth::{BinarySource, Newborn, Nursery, NurseryPlan};
 use wpool_protocol::id::{Generation, SlotId, WorkerRef};
 use wpool_protocol::limits::LimitName;
@@ -136,6 +137,7 @@ fn a_newborn_that_is_stopped_dies_with_its_supervisor() -> anyhow::Result<()> {
         cores: Vec::new(),
         binary: BinarySource::SealedCopy,
         cgroup: None,
+        ids: Ids::claim(IdentityPolicy::Quick)?,
     })?;
     let worker = WorkerRef {
         slot: SlotId(0),

@@ -32,6 +32,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::clone3::{Child, clone3, exit_now};
 use crate::namespaces::Namespaces;
+use crate::steward::{Errand, ErrandError, Steward};
 
 /// The first descriptor that a worker is given.
 pub const FIRST_DESCRIPTOR: u32 = 3;
@@ -53,6 +54,8 @@ pub struct Birth<'a> {
     pub namespaces: Namespaces,
     /// Its ids.
     pub ids: IdMap,
+    /// Where it is born, if not in this process' own user namespace: `ids` are those of it.
+    pub steward: Option<&'a Steward>,
     /// The cgroup to be born into.
     pub cgroup: Option<BorrowedFd<'a>>,
     /// What is to be done with the pid of the child while it waits at its gate.
@@ -77,12 +80,12 @@ pub enum IdMap {
         /// The uid and gid inside.
         inside: u32,
     },
-    /// 0 and up inside are `first` and up outside. Needs `CAP_SETUID` and `CAP_SETGID`.
-    Range {
-        /// The first uid and gid outside.
+    /// Two ids: inside 0 for the worker, `job` for its jobs. Needs `CAP_SETUID` and `CAP_SETGID`, or a steward.
+    Pair {
+        /// The worker's uid and gid outside; the job's are the next.
         first: u32,
-        /// How many.
-        count: u32,
+        /// The job's uid and gid inside.
+        job: u32,
     },
 }
 
@@ -180,19 +183,14 @@ pub fn bear(birth: &Birth<'_>) -> Result<Newborn, BirthError> {
         environment: birth.environment,
         ids: birth.ids,
     });
-    // SAFETY: this process may have threads; in the child only `child::run` is called, which makes
-    // nothing but system calls, allocates nothing and does not return.
-    let newborn = match unsafe { clone3(birth.namespaces, birth.cgroup) } {
-        Ok(Some(child)) => child,
-        Ok(None) => exit_now(child::run(&plan)),
-        Err(source) => return Err(BirthStep::Clone.failed()(source)),
-    };
+    let newborn = fork(birth, &plan).map_err(BirthStep::Clone.failed())?;
     // The child has copies of its own, which alone decide when these pipes end: the lifted ones go with `lifted`, when
     // this returns, and nobody waits for an end before.
     drop((gate_read, failure_write));
     (birth.at_gate)(newborn.pid)
         .map_err(BirthStep::Settle.failed())
-        .and_then(|()| open_gate(&newborn, birth.ids, gate_write))
+        .and_then(|()| map_ids(&newborn, birth))
+        .and_then(|()| open_gate(gate_write))
         .inspect_err(|_| end(&newborn.pidfd))?;
     rustix::fs::fcntl_setfl(&failure_read, OFlags::NONBLOCK)
         .map_err(io::Error::from)
@@ -205,30 +203,66 @@ pub fn bear(birth: &Birth<'_>) -> Result<Newborn, BirthError> {
     })
 }
 
-/// Writes the id maps, then lets the child go on.
-fn open_gate(child: &Child, ids: IdMap, gate: OwnedFd) -> Result<(), BirthError> {
-    let write = |file: &str, step: BirthStep, text: &str| {
-        OpenOptions::new()
-            .write(true)
-            .open(format!("/proc/{}/{file}", child.pid))
-            .and_then(|mut file| file.write_all(text.as_bytes()))
-            .map_err(step.failed())
-    };
-    let (uids, gids) = match ids {
+fn fork(birth: &Birth<'_>, plan: &child::Plan<'_>) -> io::Result<Child> {
+    if let Some(steward) = birth.steward {
+        let body = || child::run(plan);
+        // SAFETY: this process may have threads; `child::run` makes nothing but system calls, and allocates nothing.
+        return unsafe { steward.clone3(birth.namespaces, birth.cgroup, body) };
+    }
+    // SAFETY: as above; it does not return.
+    match unsafe { clone3(birth.namespaces, birth.cgroup) }? {
+        Some(child) => Ok(child),
+        None => exit_now(child::run(plan)),
+    }
+}
+
+/// Writes the id maps of the child: itself, or has them written from where the child is born.
+fn map_ids(child: &Child, birth: &Birth<'_>) -> Result<(), BirthError> {
+    let mut files = Vec::new();
+    match birth.ids {
         IdMap::Single { inside } => {
-            // Without this the kernel refuses a gid_map from a process without CAP_SETGID (user_namespaces(7)).
-            write("setgroups", BirthStep::DenySetgroups, "deny")?;
             let uid = rustix::process::geteuid().as_raw();
             let gid = rustix::process::getegid().as_raw();
-            (format!("{inside} {uid} 1"), format!("{inside} {gid} 1"))
+            // Without this the kernel refuses a gid_map from a process without CAP_SETGID (user_namespaces(7)).
+            files.push((BirthStep::DenySetgroups, "setgroups", "deny".to_owned()));
+            files.push((BirthStep::UidMap, "uid_map", format!("{inside} {uid} 1")));
+            files.push((BirthStep::GidMap, "gid_map", format!("{inside} {gid} 1")));
         }
-        IdMap::Range { first, count } => {
-            let map = format!("0 {first} {count}");
-            (map.clone(), map)
+        IdMap::Pair { first, job } => {
+            let map = format!("0 {first} 1\n{job} {} 1\n", first + 1);
+            files.push((BirthStep::UidMap, "uid_map", map.clone()));
+            files.push((BirthStep::GidMap, "gid_map", map));
         }
+    }
+    let path = |name: &str| format!("/proc/{}/{name}", child.pid);
+    let Some(steward) = birth.steward else {
+        return files.iter().try_for_each(|(step, name, text)| {
+            let file = OpenOptions::new().write(true).open(path(name));
+            file.and_then(|mut file| file.write_all(text.as_bytes()))
+                .map_err(step.failed())
+        });
     };
-    write("uid_map", BirthStep::UidMap, &uids)?;
-    write("gid_map", BirthStep::GidMap, &gids)?;
+    let paths = c_strings(files.iter().map(|(_, name, _)| path(name)))
+        .map_err(BirthStep::UidMap.failed())?;
+    let errands: Vec<_> = paths
+        .iter()
+        .zip(&files)
+        .map(|(path, (_, _, text))| Errand::Write {
+            path,
+            text: text.as_bytes(),
+        })
+        .collect();
+    steward.carry_out(&errands).map_err(|error| match error {
+        ErrandError::Enter(source) => BirthStep::UidMap.failed()(source),
+        ErrandError::Failed { index, source } => {
+            let step = files.get(index).map_or(BirthStep::UidMap, |file| file.0);
+            step.failed()(source)
+        }
+    })
+}
+
+/// Lets the child go on.
+fn open_gate(gate: OwnedFd) -> Result<(), BirthError> {
     File::from(gate)
         .write_all(&[1])
         .map_err(BirthStep::Gate.failed())

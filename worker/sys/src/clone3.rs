@@ -16,6 +16,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use crate::namespaces::Namespaces;
 
 const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_PARENT: u64 = 0x8000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -85,24 +86,12 @@ pub(crate) unsafe fn clone3(
     cgroup: Option<BorrowedFd<'_>>,
 ) -> io::Result<Option<Child>> {
     let mut pidfd: RawFd = -1;
-    // SAFETY: `clone_args` is plain data for which all zeroes means "nothing asked for".
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = namespaces.flags() | CLONE_PIDFD | CLONE_CLEAR_SIGHAND;
+    let mut args = arguments(namespaces, cgroup);
+    args.flags |= CLONE_PIDFD;
     args.pidfd = (&raw mut pidfd).addr() as u64;
     args.exit_signal = libc::SIGCHLD.unsigned_abs().into();
-    if let Some(cgroup) = cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
-    }
-    // SAFETY: `args` and `pidfd` outlive the call; without CLONE_VM the child runs on its own copy of
-    // this stack, and what it may do there is the caller's promise.
-    let pid = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw mut args,
-            size_of::<libc::clone_args>(),
-        )
-    };
+    // SAFETY: `args` and `pidfd` outlive the call; what the child may do is the caller's promise.
+    let pid = unsafe { call(&mut args) };
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(None),
@@ -111,6 +100,51 @@ pub(crate) unsafe fn clone3(
             // SAFETY: the kernel has just written a new descriptor there that nobody else owns.
             pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
         })),
+    }
+}
+
+/// Forks a sibling: a child of this process' own parent, whose end is announced to that as this process' own would be.
+///
+/// Gives its pid, 0 in the sibling, and -1 with errno set.
+///
+/// # Safety
+///
+/// As [`clone3`].
+pub(crate) unsafe fn clone3_sibling(
+    namespaces: Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> libc::c_long {
+    let mut args = arguments(namespaces, cgroup);
+    // With this flag the kernel takes the signal of the caller, and refuses another (clone(2)).
+    args.flags |= CLONE_PARENT;
+    // SAFETY: `args` outlives the call; what the sibling may do is the caller's promise.
+    unsafe { call(&mut args) }
+}
+
+fn arguments(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> libc::clone_args {
+    // SAFETY: `clone_args` is plain data for which all zeroes means "nothing asked for".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = namespaces.flags() | CLONE_CLEAR_SIGHAND;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+    }
+    args
+}
+
+/// The call itself.
+///
+/// # Safety
+///
+/// As [`clone3`]; a pidfd that is asked for must have a live place.
+unsafe fn call(args: &mut libc::clone_args) -> libc::c_long {
+    // SAFETY: without CLONE_VM the child runs on its own copy of this stack.
+    unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut *args,
+            size_of::<libc::clone_args>(),
+        )
     }
 }
 

@@ -6,7 +6,7 @@
 //! # Invariants
 //!
 //! - Nothing here decides anything: no policy, no retry, no logging.
-//! - Between `clone3` and `exec` of a process with threads runs only `birth/child.rs`.
+//! - Between `clone3` and `exec` of a process with threads runs only `birth/child.rs`, and `steward.rs` around it.
 
 #![expect(
     unsafe_code,
@@ -23,4 +23,5 @@ pub mod mount;
 pub mod namespaces;
 pub mod seccomp;
 pub mod signals;
+pub mod steward;
 pub mod wait;

@@ -126,7 +126,7 @@ fn try_run(plan: &Plan<'_>) -> Result<(), Step> {
     }
     match plan.inputs.ids {
         IdMap::Single { .. } => keep_capabilities()?,
-        IdMap::Range { .. } => take_ids()?,
+        IdMap::Pair { .. } => take_ids()?,
     }
     // A change of ids has cleared it (prctl(2)). A parent that died meanwhile reads no failures any more, and
     // nothing else would end a child that is stopped, or hangs, before it reads its pipes.
