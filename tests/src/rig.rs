@@ -126,15 +126,20 @@ impl Rig {
 
     /// A worker whose jobs see these host paths, too.
     pub fn with_mounts(mounts: Vec<(PathBuf, String)>) -> anyhow::Result<Self> {
-        Self::build(mounts, Vec::new())
+        Self::build(mounts, Vec::new(), 0)
     }
 
     /// A worker whose jobs may use these cores.
     pub fn with_cores(cores: Vec<u16>) -> anyhow::Result<Self> {
-        Self::build(Vec::new(), cores)
+        Self::build(Vec::new(), cores, 0)
     }
 
-    fn build(mounts: Vec<(PathBuf, String)>, cores: Vec<u16>) -> anyhow::Result<Self> {
+    /// The worker of this slot; what a test's own worker makes of the number is the test's.
+    pub fn in_slot(slot: u16) -> anyhow::Result<Self> {
+        Self::build(Vec::new(), Vec::new(), slot)
+    }
+
+    fn build(mounts: Vec<(PathBuf, String)>, cores: Vec<u16>, slot: u16) -> anyhow::Result<Self> {
         let nursery = Nursery::new(NurseryPlan {
             policy: IsolationPolicy::Required,
             profiles: vec![ProfilePlan {
@@ -148,7 +153,7 @@ impl Rig {
             ids: Ids::claim(IdentityPolicy::Quick)?,
         })?;
         let born = nursery.bear(WorkerRef {
-            slot: SlotId(0),
+            slot: SlotId(slot),
             generation: Generation(1),
         })?;
         let mut rig = Self {

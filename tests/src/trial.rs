@@ -34,21 +34,35 @@ macro_rules! test {
 
 /// Runs tests as `cargo test` expects.
 pub fn run<'a>(tests: impl IntoIterator<Item = &'a [Test]>) -> ExitCode {
-    let trials = tests
-        .into_iter()
-        .flatten()
-        .map(|test| {
-            let Test { name, needs, body } = *test;
-            Trial::ignorable_test(name, move || match missing(needs) {
-                Some(reason) => Ok(Completion::ignored_with(reason)),
-                None => match body() {
-                    Ok(()) => Ok(Completion::Completed),
-                    Err(error) => Err(Failed::from(format!("{error:?}"))),
-                },
-            })
-        })
-        .collect();
+    run_all(tests.into_iter().flatten().map(Test::trial))
+}
+
+/// Runs trials as `cargo test` expects.
+pub fn run_all(trials: impl IntoIterator<Item = Trial>) -> ExitCode {
+    let trials = trials.into_iter().collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// A trial of this name that needs this of the host.
+pub fn new(
+    name: &str,
+    needs: &'static [&'static str],
+    body: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+) -> Trial {
+    Trial::ignorable_test(name, move || match missing(needs) {
+        Some(reason) => Ok(Completion::ignored_with(reason)),
+        None => match body() {
+            Ok(()) => Ok(Completion::Completed),
+            Err(error) => Err(Failed::from(format!("{error:?}"))),
+        },
+    })
+}
+
+impl Test {
+    /// As something that can be run.
+    pub fn trial(&self) -> Trial {
+        new(self.name, self.needs, self.body)
+    }
 }
 
 /// What of `needs` the host lacks, in words.

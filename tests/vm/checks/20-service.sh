@@ -2,7 +2,7 @@
 # patience: 1200 s
 
 # The commands at the head of the unit.
-useradd --system --no-create-home wpool
+id wpool >/dev/null 2>&1 || useradd --system --no-create-home wpool
 install -m 644 /payload/packaging/wpool.service /etc/systemd/system/
 # A secret of the service's, as an administrator might leave one there.
 mkdir -p /etc/systemd/system/wpool.service.d
