@@ -98,6 +98,12 @@ impl Tenants {
         self.known.get(self.by_name.get(name)?)
     }
 
+    /// Whether any tenant may run only so many jobs at one time.
+    pub(crate) fn have_running_limits(&self) -> bool {
+        let mut rules = self.rules.named.values().chain([&self.rules.default]);
+        rules.any(|rule| rule.running_max.is_some())
+    }
+
     pub(crate) fn rule_of(&self, name: &str) -> TenantRule {
         self.rules.of(name)
     }

@@ -16,9 +16,9 @@ use crate::event::DrainScope;
 use crate::job::{Acceptance, Job, Stage};
 use crate::pool::Pool;
 use crate::queue::SHARE_PERIOD_MIN;
-use crate::queue::outlook::Outlook;
+use crate::queue::outlook::{Held, Outlook};
 use crate::run::{Started, Stop};
-use crate::standing::{Because, COUNTED_MAX, Standing, Waiting};
+use crate::standing::{Because, COUNTED_MAX, Certainty, Standing, Waiting};
 use crate::tenants::Freedom;
 
 /// Jobs ahead of another that are named.
@@ -56,7 +56,8 @@ impl Pool {
         let period = self.settings.share_period;
         let mut ahead: Vec<JobId> = Vec::new();
         let mut is_counted = false;
-        for next in Outlook::new(&self.queue, period, &self.tenants, job.tenant) {
+        let held = Held::But(job.tenant);
+        for next in Outlook::new(&self.queue, period, &self.tenants, held) {
             if next == job.id {
                 is_counted = true;
                 break;
@@ -72,6 +73,11 @@ impl Pool {
             because: self.because(job),
             first_ahead: ahead,
             ahead: is_counted.then_some(count),
+            certainty: if self.tenants.have_running_limits() {
+                Certainty::ByLimits
+            } else {
+                Certainty::Certain
+            },
             starts_at_most: self.starts_at_most(job),
             expires: job.expire_at,
         }
@@ -120,8 +126,12 @@ impl Pool {
     }
 
     /// By how many starts a job is started at the latest, whatever comes in other classes: its place in its own class, of whose starts
-    /// each takes at most `share_period` of all; of those of the highest class at most two of `share_period` go to others.
+    /// each takes at most `share_period` of all; of those of the highest class at most two of `share_period` go to others. Of a tenant
+    /// that may run only so many at one time, other jobs can keep it from starting for any number of starts.
     fn starts_at_most(&self, job: &Job) -> Option<u64> {
+        if self.tenants.get(job.tenant).rule.running_max.is_some() {
+            return None;
+        }
         let place = self
             .queue
             .place_in_class(job.spot(), job.id, &self.tenants, COUNTED_MAX)?;
