@@ -31,9 +31,20 @@ pub enum Standing {
         attempt: AttemptRef,
         /// Since when.
         began: Instant,
-        /// When its worker is killed if it has not seen to the job's end by then; nothing as long as its program does not run.
-        overdue: Option<Instant>,
+        /// How far it is.
+        course: RunCourse,
     },
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunCourse {
+    /// Its program does not run yet: its worker is killed if it does not by then.
+    Starts(Instant),
+    /// It runs: its worker is killed if it has not seen to its end by then.
+    Runs(Instant),
+    /// Its end was asked for: likewise.
+    Stops(Instant),
 }
 
 /// Why a ready job waits, and for what.

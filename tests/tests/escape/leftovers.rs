@@ -1,1 +1,5 @@
 //! To be written.
+
+use super::attack::Attack;
+
+pub(crate) const ATTACKS: &[Attack] = &[];

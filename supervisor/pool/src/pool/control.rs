@@ -15,13 +15,15 @@ use crate::settings::{Settings, TenantRules};
 use crate::slot::{Phase, Slot};
 
 impl Pool {
-    /// The new numbers hold from the next time they are looked at; moments that were set with the old ones stay.
+    /// The new numbers hold from the next time they are looked at; moments that were set with the old ones stay, but for the age at
+    /// which workers are replaced.
     pub(super) fn change_settings(&mut self, settings: &Settings) {
         self.admission.tolerate_present();
         self.settings = Settings {
             slots: self.settings.slots,
             ..*settings
         };
+        self.set_ages();
     }
 
     /// The new rules hold at once: whoever runs more jobs than they may now starts none before it is fewer.

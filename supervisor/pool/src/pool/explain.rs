@@ -18,7 +18,7 @@ use crate::pool::Pool;
 use crate::queue::SHARE_PERIOD_MIN;
 use crate::queue::outlook::{Held, Outlook};
 use crate::run::{Started, Stop};
-use crate::standing::{Because, COUNTED_MAX, Certainty, Standing, Waiting};
+use crate::standing::{Because, COUNTED_MAX, Certainty, RunCourse, Standing, Waiting};
 use crate::tenants::Freedom;
 
 /// Jobs ahead of another that are named.
@@ -43,9 +43,10 @@ impl Pool {
                     worker: slot.worker,
                     attempt: run.attempt,
                     began: run.began,
-                    overdue: match (run.started, run.stop) {
-                        (_, Stop::By(by)) | (Started::EndBy(by), Stop::NotAsked) => Some(by),
-                        (Started::By(_), Stop::NotAsked) => None,
+                    course: match (run.started, run.stop) {
+                        (_, Stop::By(by)) => RunCourse::Stops(by),
+                        (Started::EndBy(by), Stop::NotAsked) => RunCourse::Runs(by),
+                        (Started::By(by), Stop::NotAsked) => RunCourse::Starts(by),
                     },
                 }
             }

@@ -208,6 +208,12 @@ impl Oracle {
                 end,
                 stopped: false,
             }) if (over, by) == (attempt, worker) => Some(end),
+            // The pool has ended it for its time, together with its worker.
+            Place::Over(Over::Lost {
+                attempt: over,
+                worker: by,
+                lost: Lost::Killed(KillReason::Overrun),
+            }) if (over, by) == (attempt, worker) => Some(JobEnd::TimedOut),
             _ => None,
         };
         let is_so = matches!(
@@ -269,12 +275,17 @@ impl Oracle {
             },
             Conclusion::Overran { attempt, worker } => {
                 let lost = Lost::Killed(KillReason::Overrun);
+                let again = file.new.retry_on.has(RetryOn::TimedOut)
+                    && file.runs < file.new.attempts_max
+                    && !file.is_cancelled()
+                    && !stops;
                 file.place
                     == Place::Over(Over::Lost {
                         attempt,
                         worker,
                         lost,
                     })
+                    && !again
             }
             Conclusion::Cancelled => {
                 file.is_cancelled() && (waits || ordinary || lost == Some(by_shutdown))
