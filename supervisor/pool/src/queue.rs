@@ -37,7 +37,7 @@ use class::{Class, Passes};
 use outlook::{ClassOutlook, Held};
 
 /// The least period that gives every class a start: one each.
-pub(crate) const SHARE_PERIOD_MIN: u32 = 3;
+const SHARE_PERIOD_MIN: u32 = 3;
 
 /// The jobs that could start now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -171,19 +171,29 @@ impl Queue {
         class.contains(spot.tenant, spot.place, id)
     }
 
-    /// How many jobs of its class start before a job at most, if nothing else comes there, whatever tenants at their limits do; nothing
-    /// if those are more than `most`.
-    pub(crate) fn place_in_class(
+    /// By how many starts from now on a job is started at the latest, if nothing else comes in its own class: whatever comes in others,
+    /// and whatever tenants at their limits do. Nothing if more than `most` of its class go before it.
+    ///
+    /// Its place in its class, of whose starts each takes at most `share_period` of all; of those of the highest class at most two of
+    /// `share_period` go to others.
+    pub(crate) fn starts_at_most(
         &self,
         spot: Spot,
         id: JobId,
         tenants: &Tenants,
+        share_period: u32,
         most: usize,
-    ) -> Option<usize> {
+    ) -> Option<u64> {
         let class = &self.waiting(spot.priority).class;
         let mut outlook = ClassOutlook::new(class, Held::Free);
         let mut starts = core::iter::from_fn(|| outlook.next(tenants)).take(most + 1);
-        starts.position(|next| next == id)
+        let place = starts.position(|next| next == id)?;
+        let period = u64::from(share_period.max(SHARE_PERIOD_MIN));
+        let own = u64::try_from(place).unwrap_or(u64::MAX).saturating_add(1);
+        Some(match spot.priority {
+            Priority::High => own.saturating_add(2 * own.div_ceil(period - 2)),
+            Priority::Normal | Priority::Low => own.saturating_mul(period),
+        })
     }
 
     /// Whether a class has jobs of this tenant, or holds it to be ahead.

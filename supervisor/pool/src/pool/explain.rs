@@ -8,14 +8,12 @@ use alloc::borrow::ToOwned as _;
 use alloc::vec::Vec;
 
 use wpool_protocol::id::JobId;
-use wpool_protocol::job::Priority;
 use wpool_protocol::status::SlotState;
 
 use crate::course::{Course, Starts};
 use crate::event::DrainScope;
 use crate::job::{Acceptance, Job, Stage};
 use crate::pool::Pool;
-use crate::queue::SHARE_PERIOD_MIN;
 use crate::queue::outlook::{Held, Outlook};
 use crate::run::{Started, Stop};
 use crate::standing::{Because, COUNTED_MAX, Certainty, RunCourse, Standing, Waiting};
@@ -126,21 +124,18 @@ impl Pool {
         }
     }
 
-    /// By how many starts a job is started at the latest, whatever comes in other classes: its place in its own class, of whose starts
-    /// each takes at most `share_period` of all; of those of the highest class at most two of `share_period` go to others. Of a tenant
-    /// that may run only so many at one time, other jobs can keep it from starting for any number of starts.
+    /// By how many starts a job is started at the latest. Of a tenant that may run only so many at one time, other jobs can keep it from
+    /// starting for any number of starts.
     fn starts_at_most(&self, job: &Job) -> Option<u64> {
         if self.tenants.get(job.tenant).rule.running_max.is_some() {
             return None;
         }
-        let place = self
-            .queue
-            .place_in_class(job.spot(), job.id, &self.tenants, COUNTED_MAX)?;
-        let period = u64::from(self.settings.share_period.max(SHARE_PERIOD_MIN));
-        let own = u64::try_from(place).unwrap_or(u64::MAX).saturating_add(1);
-        Some(match job.priority {
-            Priority::High => own.saturating_add(2 * own.div_ceil(period - 2)),
-            Priority::Normal | Priority::Low => own.saturating_mul(period),
-        })
+        self.queue.starts_at_most(
+            job.spot(),
+            job.id,
+            &self.tenants,
+            self.settings.share_period,
+            COUNTED_MAX,
+        )
     }
 }

@@ -328,4 +328,63 @@ proptest! {
             prop_assert_eq!(world.queue.len(), waiting.len());
         }
     }
+
+    /// Whoever is told a number of starts has started by then: nothing comes in its own class, and its tenant has no limit; what else
+    /// happens is up to chance.
+    #[test]
+    fn no_job_starts_later_than_it_was_told(
+        moves in prop::collection::vec(arb_move(), 1..120),
+        later in prop::collection::vec(arb_move(), 400),
+        share_period in 0u32..12,
+        weights in prop::collection::vec(1u32..9, TENANTS),
+        which in any::<prop::sample::Index>(),
+    ) {
+        let mut world = World::new(&weights);
+        let mut waiting = BTreeMap::new();
+        let go_on = |world: &mut World, a_move, waiting: &mut BTreeMap<JobId, Spot>| match a_move {
+            Move::Submit(tenant, priority, rank) => {
+                let id = world.submit(tenant, priority, rank);
+                let place = Place::new(rank, world.arrivals);
+                waiting.insert(id, Spot { priority, tenant: world.ids[tenant], place });
+                None
+            }
+            // The first tenant has no limit.
+            Move::Hold(tenant) if tenant > 0 => {
+                world.set_running_max(tenant, Some(0));
+                None
+            }
+            Move::Hold(_) => None,
+            Move::Release(tenant) => {
+                world.set_running_max(tenant, None);
+                None
+            }
+            Move::Start => {
+                let started = world.next(share_period);
+                if let Some(id) = started {
+                    waiting.remove(&id);
+                }
+                started
+            }
+        };
+        for a_move in moves {
+            go_on(&mut world, a_move, &mut waiting);
+        }
+        go_on(&mut world, Move::Submit(0, Priority::Normal, 0), &mut waiting);
+        let own: Vec<_> = waiting.iter().filter(|(id, _)| tenant_of(**id) == 0).collect();
+        let (&id, &spot) = own[which.index(own.len())];
+        let told = world.queue.starts_at_most(spot, id, &world.tenants, share_period, 2_000).unwrap();
+        let others = later.into_iter().filter(|a_move| {
+            !matches!(a_move, Move::Submit(_, priority, _) if *priority == spot.priority)
+        });
+        let mut starts = 0;
+        for a_move in others {
+            if let Some(started) = go_on(&mut world, a_move, &mut waiting) {
+                starts += 1;
+                if started == id {
+                    break;
+                }
+                prop_assert!(starts < told, "{id} was told {told}");
+            }
+        }
+    }
 }
