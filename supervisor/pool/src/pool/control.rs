@@ -85,8 +85,9 @@ impl Pool {
     /// Ends the oldest jobs that wait.
     pub(super) fn clear(&mut self, submitted: u64, most: u32, actions: &mut Actions) {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let waiting = self.jobs.iter().filter(|job| job.stage.waits());
-        let old = waiting.filter(|job| job.arrival < submitted);
+        // Ids are given in the order of arrival.
+        let old = self.jobs.iter().take_while(|job| job.arrival < submitted);
+        let old = old.filter(|job| job.stage.waits());
         let ids: Vec<JobId> = old.map(|job| job.id).take(most).collect();
         for id in ids {
             self.conclude(id, Conclusion::Cleared, actions);
