@@ -88,7 +88,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
     Attack {
         name: "raw_packets_are_not_sent",
         program: RAW,
-        shown: Shown::Without(Removal::Lockdown, &["raw icmp", "raw tcp", "raw icmp6"]),
+        shown: Shown::Without(Removal::Lockdown, &["raw icmp", "raw tcp"]),
     },
     Attack {
         name: "terminals_are_not_typed_into_nor_taken_away",

@@ -9,16 +9,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         program: INIT,
         shown: Shown::Without(
             Removal::Lockdown,
-            &[
-                "root",
-                "fd",
-                "environ",
-                "maps",
-                "mem",
-                "written mem",
-                "cwd",
-                "exe",
-            ],
+            &["root", "cwd", "exe", "maps", "files by its root"],
         ),
     },
     Attack {
@@ -104,7 +95,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         program: RIGHTS,
         shown: Shown::Without(
             Removal::Lockdown,
-            &["new privileges", "capabilities", "bounding set", "filter"],
+            &["capabilities", "bounding set", "filter"],
         ),
     },
     Attack {
