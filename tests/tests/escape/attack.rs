@@ -110,14 +110,16 @@ impl Attack {
     /// As A and B on a worker that lacks a layer.
     fn works_without(&self, removal: Removal, parts: &[&str]) -> anyhow::Result<()> {
         let mut rig = Rig::in_slot(removal.slot(), Vec::new())?;
-        let mut said = String::new();
-        for _ in 0..2 {
-            // How it ends does not matter: it may well harm its worker.
-            said.push_str(&match rig.run(&Job::python(&self.code())) {
-                Ok(ran) => format!("{}{}{:?}\n", ran.stdout, ran.stderr, ran.report.ending),
-                Err(error) => format!("{error:?}\n"),
-            });
-        }
+        let code = self.code();
+        let said: Vec<String> = ["A", "B"]
+            .into_iter()
+            .map(|_| match rig.run(&Job::python(&code)) {
+                Ok(ran) => format!("{}{}{:?}", ran.stdout, ran.stderr, ran.report.ending),
+                // How it ends does not matter: it may well harm its worker.
+                Err(error) => format!("{error:?}"),
+            })
+            .collect();
+        let said = said.join("\n");
         let is_shown = |part: &str| {
             said.lines().any(|line| {
                 let told = line.strip_prefix("escaped: ");

@@ -65,7 +65,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// Runs a program that is to succeed on the worker that was there from the beginning.
-fn ran(daemon: &Daemon, code: &str, more: Value) -> anyhow::Result<Value> {
+fn ran(daemon: &Daemon, code: &str, more: &Value) -> anyhow::Result<Value> {
     let mut job = json!({"command": ["python3", "-c", code]});
     let fields = job.as_object_mut().context("it is an object")?;
     fields.extend(more.as_object().cloned().unwrap_or_default());
@@ -112,7 +112,7 @@ open('real', 'w').write('own'); os.mkdir('folder'); os.symlink('/etc', 'folder/d
     let outputs: Vec<_> = links.into_iter().chain(patterns).chain(["real"]).collect();
     let daemon = Daemon::start(1)?;
     for _ in 0..2 {
-        let outcome = ran(&daemon, code, json!({"outputs": outputs}))?;
+        let outcome = ran(&daemon, code, &json!({"outputs": outputs}))?;
         let files = outcome["files"].as_object().context("no files")?;
         for name in files.keys().filter(|name| *name != "real") {
             let error = output(&outcome, name).err();
@@ -144,7 +144,7 @@ os.read(ready, 1)";
     let daemon = Daemon::start(1)?;
     for _ in 0..8 {
         let outputs = ["d/passwd", "e/passwd", "file", "link", "*/passwd"];
-        let outcome = ran(&daemon, code, json!({"outputs": outputs}))?;
+        let outcome = ran(&daemon, code, &json!({"outputs": outputs}))?;
         let files = outcome["files"].as_object().context("no files")?;
         let mut own = 0;
         for name in files.keys() {
@@ -185,7 +185,7 @@ os.link('fifo', 'second'); open('plain', 'w').write('own'); os.link('plain', 'tw
     ];
     let names: Vec<_> = expected.iter().map(|(name, _)| name).collect();
     for _ in 0..2 {
-        let outcome = ran(&daemon, code, json!({"outputs": names}))?;
+        let outcome = ran(&daemon, code, &json!({"outputs": names}))?;
         for (name, expected) in expected {
             ensure!(output(&outcome, name) == expected, "{name}: {outcome}");
         }
@@ -209,7 +209,7 @@ open('bottom', 'w').write('deep')";
         "limits": {"file_size_bytes": 16_u64 << 30},
     });
     for _ in 0..2 {
-        let outcome = ran(&daemon, code, asked.clone())?;
+        let outcome = ran(&daemon, code, &asked)?;
         for name in ["sparse0", "sparse1"] {
             ensure!(output(&outcome, name) == Err("too_large"), "{name}");
         }
@@ -239,11 +239,11 @@ with tarfile.open('a.tar', 'w') as archive:
     for name in ['../climbs', '/absolute', 'plain']: archive.addfile(tarfile.TarInfo(name), io.BytesIO())
     link = tarfile.TarInfo('link'); link.type = tarfile.SYMTYPE; link.linkname = '/etc'; archive.addfile(link)";
     let daemon = Daemon::start(1)?;
-    let outcome = ran(&daemon, code, json!({"outputs": ["a.tar", "*"]}))?;
+    let outcome = ran(&daemon, code, &json!({"outputs": ["a.tar", "*"]}))?;
     let files = outcome["files"].as_object().context("no files")?;
     ensure!(files.keys().eq(["a.tar"]), "{files:?}");
     let code = "import os\nprint(os.listdir('/box'), os.path.exists('/climbs'), os.path.exists('/absolute'))";
-    let outcome = ran(&daemon, code, json!({"files": files}))?;
+    let outcome = ran(&daemon, code, &json!({"files": files}))?;
     ensure!(outcome["stdout"] == "['a.tar'] False False\n", "{outcome}");
     Ok(())
 }
@@ -267,10 +267,10 @@ fn an_input_stays_in_its_box() -> anyhow::Result<()> {
     }
     // What the job before has laid in the way is not there any more, and a path does not lead through it.
     let plant = "import os\nos.symlink('/tmp', 'way'); os.symlink('/tmp/target', 'file'); open('/tmp/target', 'w').write('old')";
-    ran(&daemon, plant, json!({}))?;
+    ran(&daemon, plant, &json!({}))?;
     let look = "import os\nprint(os.path.islink('way'), os.path.islink('file'), os.listdir('/tmp'), open('way/x').read(), open('file').read())";
     let inputs = json!({"files": {"way/x": "new", "file": "new"}});
-    let outcome = ran(&daemon, look, inputs)?;
+    let outcome = ran(&daemon, look, &inputs)?;
     ensure!(outcome["stdout"] == "False False [] new new\n", "{outcome}");
     Ok(())
 }
@@ -289,7 +289,7 @@ os.mkdir('closed'); open('closed/file', 'w').write('own'); os.chmod('closed', 0)
     let daemon = Daemon::start(1)?;
     for _ in 0..2 {
         let outputs = json!({"outputs": ["ids", "shut", "sticky", "closed/file"]});
-        let outcome = ran(&daemon, code, outputs)?;
+        let outcome = ran(&daemon, code, &outputs)?;
         ensure!(outcome["stdout"] == "", "{outcome}");
         for name in ["ids", "sticky"] {
             ensure!(output(&outcome, name) == Ok("own"), "{outcome}");
@@ -308,10 +308,10 @@ fn a_stream_without_lines_or_end_is_cut_and_told() -> anyhow::Result<()> {
 piece = bytes(range(256)).replace(b'\\n', b'\\xff') * 4096
 for _ in range(200): os.write(1, piece); os.write(2, piece)";
     let daemon = Daemon::start(1)?;
-    ran(&daemon, code, json!({}))?;
+    ran(&daemon, code, &json!({}))?;
     let before = resident_bytes(daemon.pid())?;
     for _ in 0..2 {
-        let outcome = ran(&daemon, code, json!({}))?;
+        let outcome = ran(&daemon, code, &json!({}))?;
         for stream in ["stdout", "stderr"] {
             ensure!(outcome[format!("{stream}_truncated")] == true, "{stream}");
             let bytes = outcome[format!("{stream}_bytes")].as_u64();
@@ -344,11 +344,11 @@ if os.fork() == 0:
     while True: signal.pause()
 os.read(ready, 1)";
     for _ in 0..2 {
-        let outcome = ran(&daemon, closes, json!({"outputs": ["done"]}))?;
+        let outcome = ran(&daemon, closes, &json!({"outputs": ["done"]}))?;
         ensure!(output(&outcome, "done") == Ok("own"), "{outcome}");
         // It is waited for a minute; the job could take four.
         let patient = json!({"limits": {"timeout_ms": 240_000}});
-        let outcome = ran(&daemon, leaves, patient)?;
+        let outcome = ran(&daemon, leaves, &patient)?;
         ensure!(outcome["stdout"] == "held\n", "{outcome}");
     }
     Ok(())
@@ -470,7 +470,7 @@ if os.fork() == 0:
     os.setsid(); signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True: signal.pause()";
     for _ in 0..3 {
-        ran(&daemon, code, json!({}))?;
+        ran(&daemon, code, &json!({}))?;
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! Doors into the kernel that are shut: namespaces, other processes, other architectures, sockets, and calls that no ordinary
-//! program makes. Numbers are those of x86_64.
+//! program makes. Numbers are those of `x86_64`.
 
 use super::attack::{Attack, Shown};
 use super::removal::Removal;
