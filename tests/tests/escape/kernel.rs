@@ -95,7 +95,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         program: TERMINALS,
         shown: Shown::Without(
             Removal::Filter,
-            &["line discipline", "dirty line discipline"],
+            &["line discipline", "dirty line discipline", "typing"],
         ),
     },
     Attack {
@@ -343,6 +343,9 @@ cannot('low port', lambda: socket.socket().bind(('127.0.0.1', 80)))
 const TERMINALS: &str = r"
 import pty
 front, back = pty.openpty()
+# It is the terminal of this session, which may be typed into where the kernel still lets anybody do so.
+fcntl.ioctl(back, 0x540e, 0)
+if os.path.exists('/proc/sys/dev/tty/legacy_tiocsti') and not setting('dev/tty/legacy_tiocsti'): moot('typing')
 zero = struct.pack('i', 0)
 for dirt, name in [(0, ''), (1 << 32, 'dirty '), (7 << 40, 'dirty ')]:
     refused(name + 'typing', 16, back, 0x5412 | dirt, b'x')
@@ -354,10 +357,9 @@ def steal():
     refused('another session', 16, back, 0x540e, 1)
 for fd in range(3):
     if os.isatty(fd): escaped('a terminal of the host')
-for path in ['/dev/tty', '/dev/console', '/dev/tty1', '/dev/ttyS0']:
+for path in ['/dev/tty', '/dev/console', '/dev/tty0', '/dev/tty1', '/dev/ttyS0']:
     cannot(path, lambda: os.open(path, os.O_RDWR))
-# Its own, which it may have; then another session of the job cannot take it.
-fcntl.ioctl(back, 0x540e, 0)
+# Another session of the job cannot take it away.
 child(steal)
 ";
 

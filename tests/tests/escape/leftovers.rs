@@ -14,7 +14,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
     Attack {
         name: "message_queues_are_not_found_by_the_next_job",
         program: MESSAGE_QUEUES,
-        shown: Shown::Without(Removal::Ipc, &["by call", "by path"]),
+        shown: Shown::Without(Removal::Ipc, &["by call"]),
     },
     Attack {
         name: "keys_of_a_job_are_not_found_by_the_next",
@@ -82,14 +82,15 @@ for _ in range(100):
     libc.shmat(segment, None, 0)
 ";
 
+/// Small ones: what they may take all together is counted by the user who runs this, too.
 const MESSAGE_QUEUES: &str = r"
 if call(240, b'left', os.O_RDWR, 0, 0) >= 0: escaped('by call')
 if os.path.exists('/dev/mqueue/left'): escaped('by path')
-queue = call(240, b'left', os.O_CREAT | os.O_RDWR, 0o666, 0)
+small = struct.pack('8q', 0, 1, 16, 0, 0, 0, 0, 0)
+queue = call(240, b'left', os.O_CREAT | os.O_RDWR, 0o666, small)
 if queue < 0: raise OSError('there are no message queues')
 call(242, queue, b'left', 4, 0, 0)
-for n in range(300):
-    if call(240, b'more%d' % n, os.O_CREAT | os.O_RDWR, 0o666, 0) < 0: break
+for n in range(20): call(240, b'more%d' % n, os.O_CREAT | os.O_RDWR, 0o666, small)
 ";
 
 const KEYS: &str = r"

@@ -118,8 +118,9 @@ for name in ['root', 'cwd', 'exe']:
     cannot(name + ' opened', lambda: os.open(f'/proc/1/{name}', os.O_RDONLY))
 for name in ['environ', 'maps', 'mem', 'auxv', 'smaps', 'pagemap', 'io', 'stack', 'syscall', 'personality', 'timers']:
     cannot(name, lambda: os.read(os.open(f'/proc/1/{name}', os.O_RDONLY), 0))
-for name in ['mem', 'oom_score_adj', 'clear_refs', 'coredump_filter', 'uid_map', 'setgroups', 'comm']:
+for name in ['mem', 'oom_score_adj', 'clear_refs', 'coredump_filter', 'uid_map', 'setgroups', 'comm', 'sched', 'autogroup', 'projid_map', 'make-it-fail']:
     cannot('written ' + name, lambda: os.open(f'/proc/1/{name}', os.O_WRONLY))
+cannot('timer slack', lambda: os.write(os.open('/proc/1/timerslack_ns', os.O_WRONLY), b'1000000'))
 cannot('written attr', lambda: os.write(os.open('/proc/1/attr/current', os.O_WRONLY), b'x'))
 for name in ['fd', 'fdinfo', 'map_files']:
     cannot(name, lambda: os.listdir(f'/proc/1/{name}'))

@@ -20,7 +20,7 @@ pub(crate) enum Removal {
     Filter,
     /// That, and what forbids further user namespaces.
     FilterAndNamespaceLimit,
-    /// The job's own IPC namespace, and the filter: it is in its worker's.
+    /// The job's own IPC namespace, the filter, Landlock, and the place where its init removes what message queues are left.
     Ipc,
     /// The job's own network namespace; it is in its worker's.
     Net,
@@ -85,9 +85,13 @@ impl Removal {
                     .retain(|step| *step != Step::ForbidUserNamespaces);
                 without(whole, &[Lockdown::Seccomp])
             },
-            Self::Ipc => |whole| {
+            Self::Ipc => |mut whole| {
+                for steps in &mut whole.job {
+                    steps.retain(|step| !matches!(step, Step::MountMqueue { .. }));
+                }
                 let whole = inside(whole, Namespaces::IPC);
-                without(whole, &[Lockdown::Seccomp])
+                // Landlock knows queues by where they are mounted.
+                without(whole, &[Lockdown::Landlock, Lockdown::Seccomp])
             },
             Self::Net => |mut whole| {
                 // `lo` is up there already.

@@ -99,6 +99,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(memory_of_every_kind_is_told_as_memory, "python3"),
     test!(memory_in_the_kernel_ends_with_its_job, "python3"),
     test!(memory_in_files_is_given_back_to_the_machine, "python3"),
+    test!(message_queues_leave_their_room_to_the_next_job, "gcc"),
     test!(limits_of_one_job_are_not_those_of_the_next, "python3"),
     test!(cpu_time_is_counted_however_it_is_spent, "python3"),
     test!(whoever_sleeps_polls_or_stands_still_is_ended, "python3"),
@@ -306,6 +307,52 @@ fn memory_in_files_is_given_back_to_the_machine() -> anyhow::Result<()> {
     // Together 2400 MiB; others on this machine may take and give meanwhile.
     let after = shared()?;
     ensure!(after < before + 1200, "from {before} to {after} MiB");
+    Ok(())
+}
+
+/// Makes message queues until there is no room for more, and says how many: with so low a limit of its own, one.
+const QUEUES: &str = r#"
+#include <errno.h>
+#include <fcntl.h>
+#include <mqueue.h>
+#include <stdio.h>
+#include <sys/resource.h>
+int main(void) {
+    struct rlimit room = {100000, 100000};
+    setrlimit(RLIMIT_MSGQUEUE, &room);
+    int made = 0;
+    char name[16];
+    do snprintf(name, sizeof name, "/%d", made);
+    while (mq_open(name, O_CREAT | O_RDWR, 0600, 0) >= 0 && ++made < 1000);
+    printf("%d, then error %d", made, errno);
+}
+"#;
+
+/// What they take is counted by user, and given back by the kernel some milliseconds after their namespace has gone: a
+/// program that starts faster than an interpreter sees it.
+fn message_queues_leave_their_room_to_the_next_job() -> anyhow::Result<()> {
+    let daemon = Daemon::start(1)?;
+    let built = daemon.outcome_of(&json!({
+        "command": ["gcc", "-w", "-O1", "-o", "fill", "fill.c", "-lrt"],
+        "files": {"fill.c": QUEUES},
+        "outputs": ["fill"],
+    }))?;
+    let mut program = built["files"]["fill"].clone();
+    ensure!(program["base64"].is_string(), "{built}");
+    program["mode"] = json!("755");
+    let job = json!({"command": ["./fill"], "files": {"fill": program}}).to_string();
+    let jobs = format!("{job}\n").repeat(100);
+    let answer = daemon.ask("POST", "/v1/jobs/batch", Some(jobs.as_bytes()))?;
+    let mut told = std::collections::BTreeMap::<String, u32>::new();
+    for line in answer.body.lines() {
+        let line: Value = serde_json::from_str(line)?;
+        let id = line["id"].as_str().with_context(|| line.to_string())?;
+        let outcome = daemon.get(&format!("/v1/jobs/{id}/result?wait=60s"))?;
+        let outcome = outcome.json()?;
+        let made = outcome["stdout"].as_str().context("it is text")?;
+        *told.entry(made.to_owned()).or_default() += 1;
+    }
+    ensure!(told.keys().eq(["1, then error 24"]), "{told:?}");
     Ok(())
 }
 
