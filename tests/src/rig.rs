@@ -134,9 +134,10 @@ impl Rig {
         Self::build(Vec::new(), cores, 0)
     }
 
-    /// The worker of this slot; what a test's own worker makes of the number is the test's.
-    pub fn in_slot(slot: u16) -> anyhow::Result<Self> {
-        Self::build(Vec::new(), Vec::new(), slot)
+    /// The worker of this slot, whose jobs see these host paths, too; what a test's own worker makes of the number is
+    /// the test's.
+    pub fn in_slot(slot: u16, mounts: Vec<(PathBuf, String)>) -> anyhow::Result<Self> {
+        Self::build(mounts, Vec::new(), slot)
     }
 
     fn build(mounts: Vec<(PathBuf, String)>, cores: Vec<u16>, slot: u16) -> anyhow::Result<Self> {

@@ -5,6 +5,7 @@
 //!
 //! Not here: what clippy, rustfmt and rustc find already (length of functions, missing documentation, `mod.rs`).
 
+pub mod attacks;
 pub mod code;
 pub mod crates;
 pub mod layout;

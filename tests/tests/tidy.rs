@@ -2,7 +2,7 @@
 //!
 //! Each test is one rule of `wpool_tests::tidy`, where it is also tried on repositories that break it.
 
-use wpool_tests::tidy::{Repository, code, crates, layout, markdown, policy, words};
+use wpool_tests::tidy::{Repository, attacks, code, crates, layout, markdown, policy, words};
 
 /// Applies a rule to the repository as it lies on disk.
 fn hold(rule: fn(&Repository) -> Vec<String>) {
@@ -109,4 +109,27 @@ fn every_promise_names_the_test_that_keeps_it() {
 #[test]
 fn the_code_map_is_whole() {
     hold(markdown::code_map);
+}
+
+#[test]
+fn every_known_attack_is_tried_or_told() {
+    hold(attacks::list);
+}
+
+#[test]
+fn the_list_of_attacks_names_tests_that_exist_and_all_that_are_tried() {
+    hold(attacks::tests);
+}
+
+/// `UPDATE_GOLDEN=1` writes the table of the page anew.
+#[test]
+fn the_page_on_security_shows_the_list_of_attacks() {
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        let repository = Repository::of_this_crate().expect("the repository can be read");
+        let page = repository.text(attacks::PAGE).expect("there is a page");
+        let new = attacks::renewed(&repository, page).expect("it has a place for the list");
+        let path = format!("{}/../{}", env!("CARGO_MANIFEST_DIR"), attacks::PAGE);
+        std::fs::write(path, new).expect("the page can be written");
+    }
+    hold(attacks::page);
 }

@@ -8,12 +8,12 @@
 //! # Invariants
 //!
 //! - `Ended` is said only when no process of the job is left: the first process has ended or is killed,
-//!   then all others are killed, then all are reaped to `ECHILD`. Files and pipes are at rest then.
+//!   then all others are killed, then all are reaped to `ECHILD`. Files and pipes are at rest then, and message queues gone.
 //! - A kill is `kill(-1)`: atomic in the kernel against a fork bomb. It is never sent to a pid that was
 //!   not just got from a successful fork.
 //! - If the worker dies, the kernel ends this process with it: the worker is pid 1 above.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Instant;
@@ -32,6 +32,9 @@ use crate::apply::{self, Detached};
 use crate::dialogue::{Launch, MainEnd, Order, Report, TreeEnd};
 use crate::launch::{self, Failure, Surroundings};
 use crate::plan::Step;
+
+/// Where the plan of a job mounts its message queues.
+const MESSAGE_QUEUES: &str = "/dev/mqueue";
 
 /// What an init is made of.
 #[derive(Debug)]
@@ -98,12 +101,13 @@ fn try_run(init: Init<'_>) -> io::Result<()> {
     };
     say(&mut reports, &Report::Started)?;
     let (main, processes_at_end) = watch(main, &children, &mut orders)?;
-    let usage = wait::usage_of_reaped()?;
+    let (usage, wall) = (wait::usage_of_reaped()?, began.elapsed());
+    remove_message_queues()?;
     say(
         &mut reports,
         &Report::Ended(TreeEnd {
             main,
-            wall_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            wall_us: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX),
             user_us: u64::try_from(usage.user.as_micros()).unwrap_or(u64::MAX),
             system_us: u64::try_from(usage.system.as_micros()).unwrap_or(u64::MAX),
             resident_max_bytes: usage.resident_max_bytes,
@@ -225,6 +229,16 @@ fn watch(main: u32, children: &SignalFd, orders: &mut Orders) -> io::Result<(Mai
             }
         }
     }
+}
+
+/// Removes what message queues the job has left. They would go with their namespace, but the kernel dismantles one some
+/// milliseconds after its last process (`free_ipc` waits for a grace period), and until then they count against the user
+/// (`RLIMIT_MSGQUEUE`): the next job would find no room (EMFILE).
+fn remove_message_queues() -> io::Result<()> {
+    for queue in fs::read_dir(MESSAGE_QUEUES)? {
+        fs::remove_file(queue?.path())?;
+    }
+    Ok(())
 }
 
 /// Reaps all that have ended; how `main` ended, if it was among them.
