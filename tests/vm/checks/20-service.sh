@@ -55,7 +55,7 @@ expect "it reloads" systemctl reload wpool
 wait_for "and the new default holds" sh -c 'wpool submit --wait --json -- sleep 30 | python3 -c "import json, sys; sys.exit(json.load(sys.stdin)[\"cause\"][\"allowed\"] != 7000)"'
 echo 'nonsense' >/etc/wpool/wpool.toml
 systemctl reload wpool || true
-wait_for "a bad config is told" sh -c 'journalctl -u wpool --no-pager | grep -q nonsense'
+wait_for "a bad config is told" sh -c 'journalctl -u wpool --no-pager | grep -q "the config is refused"'
 expect "and the old one kept" test "$(wpool submit --wait --json -- sleep 30 | json 'it["cause"]["allowed"]')" = 7000
 rm /etc/wpool/wpool.toml
 
