@@ -3,7 +3,8 @@
 //! ```text
 //!   defaults  ◀──  files  ◀──  WPOOL_SECTION_KEY  ◀──  flags          the later one wins, key by key
 //!
-//!   as root:  /etc/wpool/wpool.toml, then /etc/wpool/conf.d/*.toml by name
+//!   service:  $CONFIGURATION_DIRECTORY/wpool.toml, then conf.d/*.toml there, by name
+//!   as root:  the same in /etc/wpool
 //!   others:   $XDG_CONFIG_HOME/wpool/wpool.toml, else ~/.config/wpool/wpool.toml
 //!   --config: that file, and none of the above
 //! ```

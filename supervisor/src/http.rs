@@ -9,7 +9,8 @@
 //! | `GET /v1/jobs/{id}/result` (`?wait=`) | 200 and the outcome, 202 and the state |
 //! | `GET /v1/jobs/{id}/output` (`?stream= &follow=`) | what it wrote: raw bytes of a stream, or NDJSON of both |
 //! | `GET /v1/jobs/{id}/explain`, `/v1/pool/explain` | why it is so |
-//! | `GET /v1/status`, `PATCH /v1/pool`, `POST /v1/pool/drain`, `/v1/pool/clear` | the pool |
+//! | `POST /v1/jobs/{id}/release`, `/discard` | tries a quarantined job again, or lets go of it |
+//! | `GET /v1/status`, `PATCH /v1/pool`, `POST /v1/pool/drain`, `/clear`, `/recycle` | the pool |
 //! | `GET /healthz`, `/readyz` | whether it lives, whether it works |
 //!
 //! Files: `server` (connections and their bounds: `connections`, `patient`, `explained`), `peer` (who is there), `body` and

@@ -49,8 +49,13 @@ pub enum JobEnding {
     Cleared,
     /// It did not start in time: `start_within_ms`.
     Expired(Millis),
-    /// So many workers were lost over it.
-    Quarantined(u32),
+    /// Too many workers were lost over it.
+    Quarantined {
+        /// How many.
+        lost: u32,
+        /// All its attempts.
+        attempts: u32,
+    },
     /// Its time ran out, and its worker did not see to that.
     Overran,
     /// The supervisor shut down.
@@ -96,7 +101,7 @@ pub fn outcome(ended: Ended) -> Outcome {
         JobEnding::Cancelled
         | JobEnding::Cleared
         | JobEnding::Expired(_)
-        | JobEnding::Quarantined(_)
+        | JobEnding::Quarantined { .. }
         | JobEnding::Overran
         | JobEnding::Shutdown => (Vec::new(), None),
     };

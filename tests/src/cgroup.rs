@@ -67,6 +67,15 @@ fn remove(directory: &Path) -> std::io::Result<()> {
     fs::remove_dir(directory)
 }
 
+/// Whether this process has a cgroup to divide.
+///
+/// # Panics
+///
+/// See [`Cgroup::new`].
+pub fn is_there() -> bool {
+    divided().is_some()
+}
+
 /// The cgroup of this process, divided once.
 fn divided() -> Option<&'static Path> {
     static DIVIDED: OnceLock<Option<PathBuf>> = OnceLock::new();

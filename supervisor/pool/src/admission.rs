@@ -8,27 +8,12 @@
 //! - What is reserved never exceeds the limits (I4). A limit that the operator lowers beneath what is
 //!   there already takes nobody's room: what is there is tolerated, and the tolerance shrinks with it.
 
-use core::time::Duration;
-
-use alloc::collections::VecDeque;
-
 use serde::{Deserialize, Serialize};
 
 use crate::action::Refusal;
+use crate::pace::Pace;
 use crate::settings::Settings;
 use crate::time::Instant;
-
-/// Ends that the rate is taken from: enough to smooth it, few enough to follow a change.
-const ENDS_KEPT: usize = 32;
-
-/// What a refused client is told as long as no rate is known.
-const RETRY_UNKNOWN: Duration = Duration::from_secs(1);
-
-/// The shortest wait that a refused client is told: below it asking costs more than waiting.
-const RETRY_MIN: Duration = Duration::from_millis(100);
-
-/// The longest wait that a refused client is told.
-const RETRY_MAX: Duration = Duration::from_mins(1);
 
 /// What is reserved, and how fast it becomes free.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +22,7 @@ pub(crate) struct Admission {
     bytes: u64,
     tolerated_jobs: u64,
     tolerated_bytes: u64,
-    ends: VecDeque<Instant>,
+    pace: Pace,
 }
 
 impl Admission {
@@ -67,16 +52,20 @@ impl Admission {
             let surplus = (self.jobs - settings.queue_jobs).saturating_add(1);
             return Err(Refusal::JobsFull {
                 limit: settings.queue_jobs,
-                retry_after: self.retry_after(now, surplus),
+                retry_after: self.pace.promise(now, surplus),
             });
         }
         let wanted = self.bytes.saturating_add(bytes);
         if wanted > limit {
             let mean = (self.bytes / self.jobs.max(1)).max(1);
+            let surplus = (wanted - limit).div_ceil(mean);
             return Err(Refusal::BytesFull {
                 limit,
-                retry_after: Some(self.retry_after(now, (wanted - limit).div_ceil(mean))),
+                retry_after: Some(self.pace.promise(now, surplus)),
             });
+        }
+        if self.jobs == 0 {
+            self.pace.begin(now);
         }
         self.jobs += 1;
         self.bytes = wanted;
@@ -89,10 +78,7 @@ impl Admission {
         self.bytes = self.bytes.saturating_sub(bytes);
         self.tolerated_jobs = self.tolerated_jobs.min(self.jobs);
         self.tolerated_bytes = self.tolerated_bytes.min(self.bytes);
-        if self.ends.len() >= ENDS_KEPT {
-            self.ends.pop_front();
-        }
-        self.ends.push_back(now);
+        self.pace.end(now);
     }
 
     /// The limits may have become lower: what is there stays.
@@ -106,23 +92,16 @@ impl Admission {
         self.jobs <= settings.queue_jobs.max(self.tolerated_jobs)
             && self.bytes <= settings.queue_bytes.max(self.tolerated_bytes)
     }
-
-    /// How long `jobs` more take to end, at the rate of the last ones.
-    pub(crate) fn retry_after(&self, now: Instant, jobs: u64) -> Duration {
-        let (Some(&oldest), Ok(count)) = (self.ends.front(), u32::try_from(self.ends.len())) else {
-            return RETRY_UNKNOWN;
-        };
-        let each = now.since(oldest) / count.max(1);
-        let jobs = u32::try_from(jobs).unwrap_or(u32::MAX);
-        each.saturating_mul(jobs).clamp(RETRY_MIN, RETRY_MAX)
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use core::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::pace::{RETRY_MAX, RETRY_MIN};
 
     fn settings(queue_jobs: u64, queue_bytes: u64) -> Settings {
         Settings {

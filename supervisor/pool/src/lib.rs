@@ -37,6 +37,7 @@ mod alarms;
 mod backoff;
 mod course;
 mod job;
+mod pace;
 mod queue;
 mod records;
 mod recycling;

@@ -11,8 +11,9 @@
 //! - I1 to I7: `invariants.rs`.
 //! - Where a job or a slot is, and what indexes it (queue, alarms, idle slots), changes in two functions
 //!   only: `Pool::move_job` and `Pool::change`.
-//! - An event costs O(log n) for n jobs, except the shutdown, which tells every waiting job. What fires
-//!   with an event was set by another one and is that one's cost.
+//! - An event costs O(log n) for n jobs, except the shutdown, which tells every waiting job, and new rules for tenants, which
+//!   are asked of each. What fires with an event was set by another one and is that one's cost: many jobs that expire at one
+//!   moment are one long event.
 //!
 //! # What is not here
 //!

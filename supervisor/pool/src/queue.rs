@@ -5,12 +5,13 @@
 //!
 //! # The share rule
 //!
-//! Of every `share_period` starts in a row at which a lower class waits, at least one goes to it. A class waits while a job of it could
-//! start now: one whose tenants are all at their running limits does not.
+//! Of every `share_period` starts at which a lower class waits, at least one goes to it. A class waits while a job of it could
+//! start now: one whose tenants are all at their running limits does not, but what passed it over before still counts when
+//! it waits again. Only a class without jobs begins anew.
 //!
 //! Each lower class counts the starts that passed it over; its *slack* is how many more may. Two lower
-//! classes may run out of slack together, and one start cannot serve both: so with the slacks in
-//! ascending order, the lowest is served as soon as the j-th of them is below j. A period of less than
+//! classes may run out of slack together, and one start cannot serve both: so when both have a slack of one at most, one
+//! is served, even if the other does not wait just now: it may the next moment. A period of less than
 //! one start for each class could not be kept, or would starve the highest: it is taken as 3.
 //!
 //! # Invariants
@@ -33,10 +34,10 @@ mod lanes;
 pub(crate) mod outlook;
 
 use class::{Class, Passes};
-use outlook::ClassOutlook;
+use outlook::{ClassOutlook, Held};
 
 /// The least period that gives every class a start: one each.
-pub(crate) const SHARE_PERIOD_MIN: u32 = 3;
+const SHARE_PERIOD_MIN: u32 = 3;
 
 /// The jobs that could start now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub(crate) struct Queue {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Waiting {
     class: Class,
-    /// Starts in a row at which it waited and that passed it over.
+    /// Starts at which it waited, since one was its own, that passed it over.
     passed: u32,
     /// Jobs of this class that may not start yet: only counted here.
     delayed: u64,
@@ -86,6 +87,18 @@ impl Place {
     }
 }
 
+impl Waiting {
+    fn state(&self) -> ClassState {
+        if self.class.is_due() {
+            ClassState::Due
+        } else if self.class.len() > 0 {
+            ClassState::Held
+        } else {
+            ClassState::Empty
+        }
+    }
+}
+
 impl Standing {
     /// Every tenant that is named in it.
     pub(crate) fn tenants(&self) -> impl Iterator<Item = TenantId> {
@@ -109,19 +122,25 @@ impl Queue {
 
     /// Takes out the job that starts next.
     pub(crate) fn take_next(&mut self, share_period: u32, tenants: &Tenants) -> Option<JobId> {
-        let due = Priority::ALL.map(|priority| self.waiting(priority).class.is_due());
-        let passed = Priority::ALL.map(|priority| self.waiting(priority).passed);
-        let priority = next_class(due, passed, share_period)?;
+        let priority = next_class(
+            Priority::ALL.map(|priority| self.waiting(priority).state()),
+            Priority::ALL.map(|priority| self.waiting(priority).passed),
+            share_period,
+        )?;
         let weight = |tenant| tenants.get(tenant).rule.weight;
         let waiting = self.waiting_mut(priority);
         let id = waiting.class.take_next(weight)?;
         for other in Priority::ALL {
             let waiting = self.waiting_mut(other);
-            waiting.passed = if other != priority && waiting.class.is_due() {
-                waiting.passed.saturating_add(1)
-            } else {
-                0
-            };
+            waiting.passed = passed_after(
+                waiting.passed,
+                waiting.state(),
+                if other == priority {
+                    Went::Here
+                } else {
+                    Went::Elsewhere
+                },
+            );
         }
         self.settle();
         Some(id)
@@ -152,18 +171,29 @@ impl Queue {
         class.contains(spot.tenant, spot.place, id)
     }
 
-    /// How many jobs of its class start before a job, if nothing else comes there; nothing if those are more than `most`.
-    pub(crate) fn place_in_class(
+    /// By how many starts from now on a job is started at the latest, if nothing else comes in its own class: whatever comes in others,
+    /// and whatever tenants at their limits do. Nothing if more than `most` of its class go before it.
+    ///
+    /// Its place in its class, of whose starts each takes at most `share_period` of all; of those of the highest class at most two of
+    /// `share_period` go to others.
+    pub(crate) fn starts_at_most(
         &self,
         spot: Spot,
         id: JobId,
         tenants: &Tenants,
+        share_period: u32,
         most: usize,
-    ) -> Option<usize> {
+    ) -> Option<u64> {
         let class = &self.waiting(spot.priority).class;
-        let mut outlook = ClassOutlook::new(class, spot.tenant);
+        let mut outlook = ClassOutlook::new(class, Held::Free);
         let mut starts = core::iter::from_fn(|| outlook.next(tenants)).take(most + 1);
-        starts.position(|next| next == id)
+        let place = starts.position(|next| next == id)?;
+        let period = u64::from(share_period.max(SHARE_PERIOD_MIN));
+        let own = u64::try_from(place).unwrap_or(u64::MAX).saturating_add(1);
+        Some(match spot.priority {
+            Priority::High => own.saturating_add(2 * own.div_ceil(period - 2)),
+            Priority::Normal | Priority::Low => own.saturating_mul(period),
+        })
     }
 
     /// Whether a class has jobs of this tenant, or holds it to be ahead.
@@ -254,32 +284,60 @@ impl Queue {
     }
 }
 
-/// The class that the next start goes to, by which classes wait and how often each was passed over, highest class first.
-fn next_class(due: [bool; 3], passed: [u32; 3], share_period: u32) -> Option<Priority> {
-    let [high, normal, low] = due;
-    let highest = match (high, normal, low) {
+/// Whether a class has jobs, and whether one could start now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ClassState {
+    /// No jobs.
+    Empty,
+    /// Jobs, all of tenants at their running limits.
+    Held,
+    /// A job could start now.
+    Due,
+}
+
+/// Whether the start that is looked at went to this class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Went {
+    Here,
+    Elsewhere,
+}
+
+/// How many starts have passed a class over, after one more.
+const fn passed_after(passed: u32, state: ClassState, went: Went) -> u32 {
+    match (went, state) {
+        (Went::Here, _) | (Went::Elsewhere, ClassState::Empty) => 0,
+        (Went::Elsewhere, ClassState::Held) => passed,
+        (Went::Elsewhere, ClassState::Due) => passed.saturating_add(1),
+    }
+}
+
+/// The class that the next start goes to, by how classes stand and how often each was passed over, highest class first.
+fn next_class(states: [ClassState; 3], passed: [u32; 3], share_period: u32) -> Option<Priority> {
+    let is_due = |state: ClassState| state == ClassState::Due;
+    let [high, normal, low] = states;
+    let highest = match (is_due(high), is_due(normal), is_due(low)) {
         (true, _, _) => Priority::High,
         (false, true, _) => Priority::Normal,
         (false, false, true) => Priority::Low,
         (false, false, false) => return None,
     };
-    let period = share_period.max(SHARE_PERIOD_MIN);
     let [_, normal_passed, low_passed] = passed;
-    let slack =
-        |is_due: bool, passed: u32| is_due.then(|| period.saturating_sub(passed.saturating_add(1)));
-    let urgent = match (slack(normal, normal_passed), slack(low, low_passed)) {
-        (Some(normal), Some(low)) if normal.min(low) == 0 || normal.max(low) <= 1 => {
-            Some(if low < normal {
-                Priority::Low
-            } else {
-                Priority::Normal
-            })
-        }
-        (None, Some(0)) => Some(Priority::Low),
-        (Some(0), None) => Some(Priority::Normal),
-        (Some(_) | None, Some(_) | None) => None,
+    let period = share_period.max(SHARE_PERIOD_MIN);
+    let slack = |state, passed: u32| {
+        let slack = period.saturating_sub(passed.saturating_add(1));
+        (state != ClassState::Empty).then_some(slack)
     };
-    Some(urgent.unwrap_or(highest))
+    let slacks = (slack(normal, normal_passed), slack(low, low_passed));
+    let both_urgent = matches!(slacks, (Some(0 | 1), Some(0 | 1)));
+    let urgent = |state, slack: Option<u32>| {
+        slack.filter(|slack| is_due(state) && (*slack == 0 || both_urgent))
+    };
+    Some(match (urgent(normal, slacks.0), urgent(low, slacks.1)) {
+        (Some(normal), Some(low)) if low < normal => Priority::Low,
+        (Some(_), _) => Priority::Normal,
+        (None, Some(_)) => Priority::Low,
+        (None, None) => highest,
+    })
 }
 
 #[cfg(test)]

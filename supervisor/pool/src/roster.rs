@@ -1,14 +1,16 @@
 //! All jobs that have not ended, by id.
 //!
 //! Ids are given in a row, and what is asked for is most often one of the last: so they lie in pages of 64, found by the upper part of
-//! the id. A page goes when the last of its jobs does.
+//! the id. A page with few jobs holds just those, so that one that stays long among many that come and go does not take the room of all.
+//! A page goes when the last of its jobs does.
 //!
 //! # Invariants
 //!
-//! - No page is empty.
+//! - No page is empty. A thin one is in order, and has at most [`THIN`] jobs.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use wpool_protocol::id::JobId;
 
@@ -17,6 +19,12 @@ use crate::job::Job;
 /// Jobs of one page.
 const PAGE_LEN: usize = 64;
 
+/// Jobs of a thin page: a third, at which a full one takes three times the room that they need.
+const THIN: usize = PAGE_LEN / 3;
+
+/// A page that had more than this becomes thin no more than once for so many removals.
+const FULL_AGAIN: usize = THIN / 2;
+
 /// All jobs that have not ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Roster {
@@ -24,19 +32,113 @@ pub(crate) struct Roster {
     len: usize,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Page {
-    jobs: Box<[Option<Job>; PAGE_LEN]>,
-    len: usize,
+#[derive(Clone, Debug)]
+enum Page {
+    /// By place.
+    Full {
+        jobs: Box<[Option<Job>; PAGE_LEN]>,
+        len: usize,
+    },
+    /// In the order of their ids.
+    Thin(Vec<Job>),
 }
 
-impl Default for Page {
-    fn default() -> Self {
-        Self {
-            jobs: Box::new([const { None }; PAGE_LEN]),
-            len: 0,
+impl Page {
+    fn get(&self, id: JobId) -> Option<&Job> {
+        match self {
+            Self::Full { jobs, .. } => jobs.get(place_of(id).1)?.as_ref(),
+            Self::Thin(jobs) => jobs.get(position(jobs, id).ok()?),
         }
     }
+
+    fn get_mut(&mut self, id: JobId) -> Option<&mut Job> {
+        match self {
+            Self::Full { jobs, .. } => jobs.get_mut(place_of(id).1)?.as_mut(),
+            Self::Thin(jobs) => {
+                let at = position(jobs, id).ok()?;
+                jobs.get_mut(at)
+            }
+        }
+    }
+
+    /// Takes in a job that is not there.
+    fn insert(&mut self, job: Job) {
+        if let Self::Thin(jobs) = self
+            && jobs.len() == THIN
+        {
+            let thin = core::mem::take(jobs);
+            let len = thin.len();
+            let mut jobs = Box::new([const { None }; PAGE_LEN]);
+            for job in thin {
+                if let Some(vacant) = jobs.get_mut(place_of(job.id).1) {
+                    *vacant = Some(job);
+                }
+            }
+            *self = Self::Full { jobs, len };
+        }
+        match self {
+            Self::Full { jobs, len } => {
+                if let Some(vacant) = jobs.get_mut(place_of(job.id).1) {
+                    *vacant = Some(job);
+                    *len += 1;
+                }
+            }
+            Self::Thin(jobs) => {
+                let at = position(jobs, job.id).unwrap_or_else(|at| at);
+                jobs.insert(at, job);
+            }
+        }
+    }
+
+    fn remove(&mut self, id: JobId) -> Option<Job> {
+        match self {
+            Self::Full { jobs, len } => {
+                let job = jobs.get_mut(place_of(id).1)?.take()?;
+                *len -= 1;
+                if *len <= FULL_AGAIN {
+                    let left = jobs.iter_mut().filter_map(Option::take);
+                    *self = Self::Thin(left.collect());
+                }
+                Some(job)
+            }
+            Self::Thin(jobs) => {
+                let at = position(jobs, id).ok()?;
+                let job = jobs.remove(at);
+                if jobs.len() <= jobs.capacity() / 4 {
+                    jobs.shrink_to_fit();
+                }
+                Some(job)
+            }
+        }
+    }
+
+    const fn len(&self) -> usize {
+        match self {
+            Self::Full { len, .. } => *len,
+            Self::Thin(jobs) => jobs.len(),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Job> {
+        let (full, thin) = match self {
+            Self::Full { jobs, .. } => (Some(jobs.iter().flatten()), None),
+            Self::Thin(jobs) => (None, Some(jobs)),
+        };
+        full.into_iter().flatten().chain(thin.into_iter().flatten())
+    }
+}
+
+impl PartialEq for Page {
+    /// Whether the same jobs are there.
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Page {}
+
+fn position(jobs: &[Job], id: JobId) -> Result<usize, usize> {
+    jobs.binary_search_by_key(&id, |job| job.id)
 }
 
 /// The page of a job, and its place there.
@@ -59,34 +161,26 @@ impl Roster {
     }
 
     pub(crate) fn get(&self, id: JobId) -> Option<&Job> {
-        let (page, place) = place_of(id);
-        self.pages.get(&page)?.jobs.get(place)?.as_ref()
+        self.pages.get(&place_of(id).0)?.get(id)
     }
 
     pub(crate) fn get_mut(&mut self, id: JobId) -> Option<&mut Job> {
-        let (page, place) = place_of(id);
-        self.pages.get_mut(&page)?.jobs.get_mut(place)?.as_mut()
+        self.pages.get_mut(&place_of(id).0)?.get_mut(id)
     }
 
     /// Takes in a job that is not there.
     pub(crate) fn insert(&mut self, job: Job) {
-        let (page, place) = place_of(job.id);
-        let page = self.pages.entry(page).or_default();
-        if let Some(vacant) = page.jobs.get_mut(place)
-            && vacant.replace(job).is_none()
-        {
-            page.len += 1;
-            self.len += 1;
-        }
+        let page = self.pages.entry(place_of(job.id).0);
+        page.or_insert_with(|| Page::Thin(Vec::new())).insert(job);
+        self.len += 1;
     }
 
     pub(crate) fn remove(&mut self, id: JobId) -> Option<Job> {
-        let (number, place) = place_of(id);
+        let number = place_of(id).0;
         let page = self.pages.get_mut(&number)?;
-        let job = page.jobs.get_mut(place)?.take()?;
-        page.len -= 1;
+        let job = page.remove(id)?;
         self.len -= 1;
-        if page.len == 0 {
+        if page.len() == 0 {
             self.pages.remove(&number);
         }
         Some(job)
@@ -94,7 +188,6 @@ impl Roster {
 
     /// All, the lowest id first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Job> {
-        let jobs = self.pages.values().flat_map(|page| page.jobs.iter());
-        jobs.flatten()
+        self.pages.values().flat_map(Page::iter)
     }
 }

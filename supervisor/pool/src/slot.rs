@@ -51,6 +51,8 @@ pub(crate) struct Slot {
     pub(crate) jobs_of_worker: u64,
     /// When the present worker is as old as it may become, if it may not live for ever and its time has not come.
     pub(crate) recycle_at: Option<Instant>,
+    /// Since when its worker is up.
+    pub(crate) up_since: Instant,
     pub(crate) crashes: u64,
     /// Numbers its pings.
     pub(crate) pings: u64,
@@ -148,6 +150,7 @@ impl Slot {
             jobs_done: 0,
             jobs_of_worker: 0,
             recycle_at: None,
+            up_since: Instant::START,
             crashes: 0,
             pings: 0,
         }

@@ -31,9 +31,20 @@ pub enum Standing {
         attempt: AttemptRef,
         /// Since when.
         began: Instant,
-        /// When its worker is killed if it has not seen to the job's end by then; nothing as long as its program does not run.
-        overdue: Option<Instant>,
+        /// How far it is.
+        course: RunCourse,
     },
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunCourse {
+    /// Its program does not run yet: its worker is killed if it does not by then.
+    Starts(Instant),
+    /// It runs: its worker is killed if it has not seen to its end by then.
+    Runs(Instant),
+    /// Its end was asked for: likewise.
+    Stops(Instant),
 }
 
 /// Why a ready job waits, and for what.
@@ -43,15 +54,27 @@ pub struct Waiting {
     pub because: Because,
     /// The first jobs that start before it, if nothing else comes.
     pub first_ahead: Vec<JobId>,
-    /// How many start before it then; nothing if there are more than are counted ([`COUNTED_MAX`]).
+    /// How many start before it then, once its tenant may start one; nothing if there are more than are counted ([`COUNTED_MAX`]).
     pub ahead: Option<u64>,
-    /// By how many starts from now on it is started at the latest, whatever comes in other classes; likewise.
+    /// Whether that depends on when jobs end: where a tenant may run so many at one time, its next waits for one of them.
+    pub certainty: Certainty,
+    /// By how many starts from now on it is started at the latest, whatever comes in other classes; likewise. Nothing, too, if its own tenant
+    /// may run only so many at one time.
     pub starts_at_most: Option<u64>,
     /// When it expires if it has not started.
     pub expires: Option<Instant>,
 }
 
-/// Jobs ahead of another that are counted: some tenths of a millisecond.
+/// Whether an order of starts is certain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certainty {
+    /// It is, if nothing else comes.
+    Certain,
+    /// It depends on when jobs end.
+    ByLimits,
+}
+
+/// Jobs ahead of another that are counted: they take some tenths of a millisecond.
 pub const COUNTED_MAX: usize = 2_000;
 
 /// What keeps a ready job from starting.

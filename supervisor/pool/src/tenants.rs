@@ -10,10 +10,13 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::pace::{Pace, RETRY_MAX};
 use crate::settings::{TenantRule, TenantRules};
+use crate::time::Instant;
 
 /// A tenant, within one pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -49,6 +52,8 @@ pub(crate) struct Tenant {
     pub(crate) running: u32,
     /// Jobs that were there when `rule.queue_jobs` was lowered beneath them.
     tolerated: u64,
+    /// How fast its jobs end.
+    pace: Pace,
 }
 
 impl Tenant {
@@ -87,6 +92,7 @@ impl Tenants {
             jobs: 0,
             running: 0,
             tolerated: 0,
+            pace: Pace::default(),
         };
         self.by_name.insert(name.into(), id);
         self.known.insert(id, tenant);
@@ -96,6 +102,12 @@ impl Tenants {
     /// The tenant of this name, if it is known.
     pub(crate) fn find(&self, name: &str) -> Option<&Tenant> {
         self.known.get(self.by_name.get(name)?)
+    }
+
+    /// Whether any tenant may run only so many jobs at one time.
+    pub(crate) fn have_running_limits(&self) -> bool {
+        let mut rules = self.rules.named.values().chain([&self.rules.default]);
+        rules.any(|rule| rule.running_max.is_some())
     }
 
     pub(crate) fn rule_of(&self, name: &str) -> TenantRule {
@@ -131,9 +143,27 @@ impl Tenants {
         self.rules = rules;
     }
 
-    /// A job of it has ended.
-    pub(crate) fn release(&mut self, id: TenantId) {
+    /// A job of it has been accepted.
+    pub(crate) fn reserve(&mut self, id: TenantId, now: Instant) {
         let tenant = self.get_mut(id);
+        if tenant.jobs == 0 {
+            tenant.pace.begin(now);
+        }
+        tenant.jobs += 1;
+    }
+
+    /// How long to wait for so many of its jobs to end.
+    pub(crate) fn promise(&mut self, name: &str, now: Instant, jobs: u64) -> Duration {
+        let id = self.by_name.get(name);
+        let tenant = id.and_then(|id| self.known.get_mut(id));
+        // One of whom nothing is there, and whose limit is nothing.
+        tenant.map_or(RETRY_MAX, |tenant| tenant.pace.promise(now, jobs))
+    }
+
+    /// A job of it has ended.
+    pub(crate) fn release(&mut self, id: TenantId, now: Instant) {
+        let tenant = self.get_mut(id);
+        tenant.pace.end(now);
         tenant.jobs = tenant.jobs.saturating_sub(1);
         tenant.tolerated = tenant.tolerated.min(tenant.jobs);
     }
@@ -198,7 +228,7 @@ mod tests {
             ..TenantRules::default()
         });
         assert!(tenants.get(ann).fits());
-        tenants.release(ann);
+        tenants.release(ann, Instant::START);
         assert!(tenants.get(ann).fits());
         tenants.get_mut(ann).jobs += 1;
         assert!(!tenants.get(ann).fits());

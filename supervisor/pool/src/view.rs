@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use wpool_protocol::id::{AttemptRef, JobId, SlotId, WorkerRef};
 use wpool_protocol::status::{PoolState, QueuePressure, QueueStatus, SlotState};
 
+use crate::event::DrainScope;
 use crate::time::Instant;
 
 /// The pool at a glance.
@@ -19,6 +20,19 @@ pub struct PoolView {
     pub active: u64,
     /// Slots that are parked.
     pub parked: u16,
+    /// Slots that were, and try with one worker.
+    pub on_probation: u16,
+    /// What of the operator's holds.
+    pub orders: Orders,
+}
+
+/// What the operator has asked for and not taken back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Orders {
+    /// A drain.
+    pub drain: Option<DrainScope>,
+    /// Whether it is paused, too.
+    pub paused: bool,
 }
 
 /// A slot at a glance.

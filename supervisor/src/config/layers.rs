@@ -62,23 +62,30 @@ pub fn read(path: &Path) -> Result<RawConfig, ConfigError> {
     toml_edit::de::from_str(&text).map_err(|error| in_place(path, &text, &error))
 }
 
-/// The files that are there where configs are.
+/// The files that are there where configs are: of a service its own (`CONFIGURATION_DIRECTORY`, systemd.exec(5)), of root the
+/// machine's, of anybody else the user's.
 fn usual_files() -> Vec<PathBuf> {
-    if !rustix::process::geteuid().is_root() {
+    let of_service = std::env::var_os("CONFIGURATION_DIRECTORY");
+    let of_service = of_service.and_then(|list| std::env::split_paths(&list).next());
+    let is_root = rustix::process::geteuid().is_root();
+    let of_root = is_root.then(|| PathBuf::from("/etc/wpool"));
+    let Some(directory) = of_service.filter(|dir| dir.is_absolute()).or(of_root) else {
         let dir = std::env::var_os("XDG_CONFIG_HOME")
             .map(PathBuf::from)
             .filter(|dir| dir.is_absolute())
             .or_else(|| std::env::home_dir().map(|home| home.join(".config")));
         let file = dir.map(|dir| dir.join("wpool/wpool.toml"));
         return file.into_iter().filter(|file| file.exists()).collect();
-    }
-    let main = PathBuf::from("/etc/wpool/wpool.toml");
-    let mut files: Vec<PathBuf> = Some(main)
-        .into_iter()
-        .filter(|file| file.exists())
-        .collect();
-    files.extend(drop_ins(Path::new("/etc/wpool/conf.d")));
-    files
+    };
+    files_in(&directory)
+}
+
+/// `wpool.toml` of a directory, and its drop-ins.
+fn files_in(directory: &Path) -> Vec<PathBuf> {
+    let main = Some(directory.join("wpool.toml")).filter(|file| file.exists());
+    main.into_iter()
+        .chain(drop_ins(&directory.join("conf.d")))
+        .collect()
 }
 
 /// The files of a drop-in directory, by name.

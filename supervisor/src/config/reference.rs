@@ -10,7 +10,7 @@ use super::raw::{
 /// What stands before the keys.
 const HEAD: &str = "# Config
 
-As root `/etc/wpool/wpool.toml`, then `/etc/wpool/conf.d/*.toml` by name; for others `$XDG_CONFIG_HOME/wpool/wpool.toml`, else
+As root, and in the packaged service, `/etc/wpool/wpool.toml`, then `/etc/wpool/conf.d/*.toml` by name; for others `$XDG_CONFIG_HOME/wpool/wpool.toml`, else
 `~/.config/wpool/wpool.toml`; with `--config FILE` that file and none of these. Over the files stand variables of the
 environment (`WPOOL_POOL_WORKERS=4` is `[pool] workers = 4`), over those the flags of `wpool serve`.
 

@@ -255,7 +255,14 @@ impl Driver {
     fn retry(&mut self, attempt: AttemptRef, reason: RetryOn) {
         let now = Self::wall_clock();
         if let Some(job) = self.register.live.get_mut(&attempt.job) {
-            job.close_retried(now);
+            let end = match reason {
+                RetryOn::TimedOut => AttemptEnd::TimedOut,
+                RetryOn::Failed
+                | RetryOn::Memory
+                | RetryOn::LimitExceeded
+                | RetryOn::WorkerLost => AttemptEnd::Exited,
+            };
+            job.close_retried(end, now);
             if let (RetryOn::Memory, Some((growth, most))) = (reason, job.request.memory_growth) {
                 let limit = &mut job.request.limits.memory_bytes;
                 *limit = ByteSize(growth.of(limit.0)).min(most).max(*limit);

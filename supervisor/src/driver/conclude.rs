@@ -32,16 +32,17 @@ impl Driver {
             streams,
             files,
         } = job.close_run(end, now).unwrap_or_default();
+        let attempts = u32::try_from(job.attempts.len()).unwrap_or(u32::MAX);
         let ending = match (conclusion, report) {
             (Conclusion::Reported { .. }, Some(report)) => JobEnding::Reported(report),
             // The pool concludes so only what a report was heard of; without one the loss is the truth.
-            (Conclusion::Reported { .. }, None) => JobEnding::Quarantined(1),
+            (Conclusion::Reported { .. }, None) => JobEnding::Quarantined { lost: 1, attempts },
             (Conclusion::Cancelled, _) => JobEnding::Cancelled,
             (Conclusion::Cleared, _) => JobEnding::Cleared,
             (Conclusion::Expired, _) => {
                 JobEnding::Expired(job.request.start_within.unwrap_or(Millis(0)))
             }
-            (Conclusion::Quarantined { lost }, _) => JobEnding::Quarantined(lost),
+            (Conclusion::Quarantined { lost }, _) => JobEnding::Quarantined { lost, attempts },
             (Conclusion::Overran { .. }, _) => JobEnding::Overran,
             (Conclusion::Shutdown, _) => JobEnding::Shutdown,
         };

@@ -7,9 +7,10 @@
 
 use std::time::Duration;
 
-use wpool_pool::standing::{Because, Standing, Waiting};
+use wpool_pool::event::DrainScope;
+use wpool_pool::standing::{Because, COUNTED_MAX, Certainty, RunCourse, Standing, Waiting};
 use wpool_pool::time::Instant;
-use wpool_pool::view::SlotView;
+use wpool_pool::view::{PoolView, SlotView};
 use wpool_protocol::explanation::{
     JobExplanation, PoolExplanation, SlotExplanation, WaitExplanation, WaitReason,
 };
@@ -31,6 +32,7 @@ impl Driver {
         };
         let (state, attempts) = (job.state(), attempts(&job.attempts));
         let attempts_max = job.request.attempts_max;
+        let timeout = job.request.limits.timeout_ms;
         let (text, waits) = match self.pool.explain(id)? {
             Standing::Recording => {
                 let text = "its acceptance or its end is being made durable".to_owned();
@@ -46,24 +48,18 @@ impl Driver {
                 worker,
                 attempt,
                 began,
-                overdue,
+                course,
             } => {
                 let now = self.now();
-                let course = format!(
-                    "attempt {} of at most {attempts_max} has been on slot {} (generation {}) for {}",
+                let text = format!(
+                    "attempt {} of at most {attempts_max} has been on slot {} (generation {}) for {}; {}",
                     attempt.attempt,
                     worker.slot,
                     worker.generation,
-                    span(now.since(began))
+                    span(now.since(began)),
+                    run_in_words(course, now, timeout)
                 );
-                let rest = match overdue {
-                    Some(at) => format!(
-                        "its worker is killed if it has not ended in {}",
-                        span(at.since(now))
-                    ),
-                    None => "its program does not run yet".to_owned(),
-                };
-                (format!("{course}; {rest}"), None)
+                (text, None)
             }
         };
         Some(JobExplanation {
@@ -97,10 +93,11 @@ impl Driver {
                     span(wait)
                 ),
             ),
-            (_, lost) => (
+            (attempts, lost) => (
                 WaitReason::Backoff,
                 format!(
-                    "workers lost over it: {lost} of at most {attempts_max}; it may start again in {}",
+                    "attempt {attempts} of at most {attempts_max} is over, and it has cost {lost} worker{}; it may start again in {}",
+                    if lost == 1 { "" } else { "s" },
                     span(wait)
                 ),
             ),
@@ -142,12 +139,7 @@ impl Driver {
                 format!("no slot is idle: {busy} busy, {starting} starting, {parked} parked"),
             ),
         };
-        let order = match waiting.ahead {
-            Some(0) => "it is the next to start".to_owned(),
-            Some(1) => "1 job starts before it if nothing else comes".to_owned(),
-            Some(ahead) => format!("{ahead} jobs start before it if nothing else comes"),
-            None => "thousands of jobs start before it".to_owned(),
-        };
+        let order = order_in_words(waiting);
         let bound = waiting.starts_at_most.map(|most| {
             format!("whatever comes in other classes, it is among the next {most} starts")
         });
@@ -186,10 +178,7 @@ impl Driver {
                 "somebody paused it: {} jobs wait until `wpool pool resume`",
                 view.queued.total
             ),
-            PoolState::Draining => format!(
-                "somebody drains it: jobs are refused, {} run and {} wait, until `wpool pool resume`",
-                view.active, view.queued.total
-            ),
+            PoolState::Draining => drained_in_words(&view),
             PoolState::Stopping => format!("it shuts down: {} jobs run", view.active),
             PoolState::Degraded => status
                 .reason
@@ -198,15 +187,14 @@ impl Driver {
         let text = match self.pool.recycling() {
             None => text,
             Some(recycling) => {
-                let turn = recycling
-                    .turn
-                    .map(|slot| format!("slot {slot} is being recycled, "));
-                format!(
-                    "{text}; {}{} more are due for it, slot {} stands in",
-                    turn.unwrap_or_default(),
-                    recycling.due,
-                    recycling.spare
-                )
+                let now = match recycling.turn {
+                    Some(slot) => format!(
+                        "slot {slot} is being recycled, {} more are to be",
+                        recycling.due
+                    ),
+                    None => format!("{} slots are to be recycled", recycling.due),
+                };
+                format!("{text}; {now}, slot {} stands in", recycling.spare)
             }
         };
         let slots = self.pool.slots();
@@ -242,13 +230,71 @@ impl Driver {
             SlotState::Parked => {
                 let rest = view.parked_until.map(|until| span(until.since(now)));
                 let rest = rest.unwrap_or_default();
+                let settings = self.config.borrow().pool;
                 format!(
-                    "its workers die before they are ready ({} were lost here): the next try is in {rest}{because}",
-                    view.crashes
+                    "{} of its workers died within {} before they were ready: the next try is in {rest}{because}",
+                    settings.restart_burst,
+                    span(settings.restart_period)
                 )
             }
         }
     }
+}
+
+/// When a run ends at the latest.
+fn run_in_words(course: RunCourse, now: Instant, timeout: Millis) -> String {
+    let left = |by: Instant| span(by.since(now));
+    match course {
+        RunCourse::Starts(by) => format!(
+            "its program does not run yet, and its worker is killed if that is still so in {}",
+            left(by)
+        ),
+        RunCourse::Runs(by) => format!(
+            "it is ended {timeout} after its program began, and its worker is killed if it has not seen to that in {}",
+            left(by)
+        ),
+        RunCourse::Stops(by) => format!(
+            "its end was asked for, and its worker is killed if it has not seen to that in {}",
+            left(by)
+        ),
+    }
+}
+
+/// How many start before it, and how sure that is.
+fn order_in_words(waiting: &Waiting) -> String {
+    let held = matches!(waiting.because, Because::TenantLimit { .. });
+    let when = if held {
+        "once its tenant may start one, "
+    } else {
+        ""
+    };
+    let unless = match waiting.certainty {
+        Certainty::Certain => "if nothing else comes",
+        Certainty::ByLimits => {
+            "if nothing else comes, and more or fewer as tenants come to their running_max"
+        }
+    };
+    match (waiting.ahead, waiting.certainty) {
+        (Some(0), _) => format!("{when}it is the next to start"),
+        (Some(1), Certainty::Certain) => format!("{when}1 job starts before it {unless}"),
+        (Some(ahead), Certainty::Certain) => format!("{when}{ahead} jobs start before it {unless}"),
+        (Some(ahead), Certainty::ByLimits) => {
+            format!("{when}about {ahead} jobs start before it {unless}")
+        }
+        (None, _) => format!("{when}more than {COUNTED_MAX} jobs start before it"),
+    }
+}
+
+fn drained_in_words(view: &PoolView) -> String {
+    let (active, waiting) = (view.active, view.queued.total);
+    let waiting = match (view.orders.drain, view.orders.paused) {
+        (_, true) => format!("{waiting} wait, for somebody has paused it, too"),
+        (Some(DrainScope::Queued), false) => format!("{waiting} that wait will"),
+        (Some(DrainScope::Running) | None, false) => format!("{waiting} wait"),
+    };
+    format!(
+        "somebody drains it: jobs are refused, {active} run and {waiting}, until `wpool pool resume`"
+    )
 }
 
 fn of_outcome(outcome: &Outcome) -> JobExplanation {

@@ -81,7 +81,13 @@ impl Driver {
         let why = self.troubles.iter().flatten().next();
         let why = why.map_or("workers end before they are ready", String::as_str);
         let slots = self.pool.slots().len();
-        Some(format!("{parked} of {slots} slots are parked: {why}"))
+        let on_probation = self.pool.view().on_probation;
+        Some(match parked {
+            0 => format!(
+                "{on_probation} of {slots} slots were parked, and are tried with one worker: {why}"
+            ),
+            parked => format!("{parked} of {slots} slots are parked: {why}"),
+        })
     }
 }
 

@@ -156,9 +156,10 @@ impl Job {
         self.close(end, now, tails)
     }
 
-    /// Likewise, of a run that ended as its worker reported and that another follows: of its output the tails stay.
-    pub(super) fn close_retried(&mut self, now: Timestamp) {
-        drop(self.close(AttemptEnd::Exited, now, Tails::Kept));
+    /// Likewise, of a run that ended, as its worker reported or for want of a report as `end` says, and that another follows: of its
+    /// output the tails stay.
+    pub(super) fn close_retried(&mut self, end: AttemptEnd, now: Timestamp) {
+        drop(self.close(end, now, Tails::Kept));
     }
 
     fn close(&mut self, end: AttemptEnd, now: Timestamp, tails: Tails) -> Option<Collected> {

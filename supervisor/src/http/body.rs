@@ -248,6 +248,21 @@ pub(super) async fn small_json<T: DeserializeOwned + Default>(
         .map_err(|error| Refusal::json(&error))
 }
 
+/// A request that says all by its path: its body is empty, or an empty object. It is read before anything is done: a client that is
+/// still sending when it is answered may never see the answer.
+pub(super) async fn nothing(
+    shared: &Shared,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(), Refusal> {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+
+    let Nothing {} = small_json(shared, headers, body).await?;
+    Ok(())
+}
+
 /// Bytes as a body that holds its share of the budget until they are on their way.
 pub(super) fn sharing(bytes: Vec<u8>, share: Share) -> Body {
     /// What is handed over at a time: until the last piece is, the share is held.

@@ -50,10 +50,13 @@ pub(super) struct ListQuery {
 pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
     match Query::try_from_uri(uri) {
         Ok(Query(query)) => Ok(query),
-        Err(error) => Err(Refusal::bad_request(format!(
-            "the parameters are not what is expected: {}",
-            error.body_text()
-        ))),
+        Err(error) => {
+            let why = std::error::Error::source(&error)
+                .map_or_else(|| error.body_text(), ToString::to_string);
+            Err(Refusal::bad_request(format!(
+                "the parameters are not what is expected: {why}"
+            )))
+        }
     }
 }
 
@@ -241,8 +244,11 @@ pub(super) async fn delete(
     State(shared): State<Shared>,
     Extension(peer): Extension<Peer>,
     Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Refusal> {
     let id = job_id(&id)?;
+    body::nothing(&shared, &headers, body).await?;
     match shared.handle.delete(id, &peer.caller).await? {
         None => Err(Refusal::no_job()),
         Some(Deleted::Forgotten) => Ok(StatusCode::NO_CONTENT.into_response()),

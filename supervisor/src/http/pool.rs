@@ -90,7 +90,10 @@ fn count_of_workers(wanted: u64) -> Result<u16, Refusal> {
 pub(super) async fn clear(
     State(shared): State<Shared>,
     Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Refusal> {
+    body::nothing(&shared, &headers, body).await?;
     may_change(&peer)?;
     let cleared = shared.handle.clear().await?;
     let cleared = serde_json::json!({ "cleared": cleared });
@@ -101,7 +104,10 @@ pub(super) async fn clear(
 pub(super) async fn recycle(
     State(shared): State<Shared>,
     Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Refusal> {
+    body::nothing(&shared, &headers, body).await?;
     may_change(&peer)?;
     shared.handle.order(PoolOrder::Recycle).await?;
     answer_state(&shared, &peer).await

@@ -103,8 +103,18 @@ fn every_end_has_its_state_code_signal_and_sentence() {
         JobEnding::Cancelled,
         JobEnding::Cleared,
         JobEnding::Expired(Millis(1_500)),
-        JobEnding::Quarantined(1),
-        JobEnding::Quarantined(3),
+        JobEnding::Quarantined {
+            lost: 1,
+            attempts: 1,
+        },
+        JobEnding::Quarantined {
+            lost: 3,
+            attempts: 3,
+        },
+        JobEnding::Quarantined {
+            lost: 1,
+            attempts: 3,
+        },
         JobEnding::Overran,
         JobEnding::Shutdown,
     ] {

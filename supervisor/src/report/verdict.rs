@@ -42,12 +42,17 @@ impl Verdict {
                 },
                 format!("it did not start within {within}"),
             ),
-            JobEnding::Quarantined(lost) => Self::because(
+            JobEnding::Quarantined { lost, attempts } => Self::because(
                 JobState::Quarantined,
                 CauseDetail::WorkerLost { attempts: *lost },
-                match lost {
-                    1 => "its worker was lost, and it may cost no other".to_owned(),
-                    lost => format!("{lost} workers were lost over it, as many as it may cost"),
+                match (lost, attempts) {
+                    (1, 0 | 1) => "its worker was lost, and it may cost no other".to_owned(),
+                    (lost, attempts) if lost == attempts => {
+                        format!("{lost} workers were lost over it, as many as it may cost")
+                    }
+                    (lost, attempts) => format!(
+                        "its worker was lost, and attempt {attempts} was its last; it has cost {lost} in all"
+                    ),
                 },
             ),
             JobEnding::Overran => {

@@ -199,6 +199,7 @@ impl Oracle {
                     slots: self.settings.slots,
                     ..**settings
                 };
+                self.hear_other_age();
             }
             Event::TenantRulesChanged(rules) => {
                 self.tolerated_of_tenants = self.reserved_by_tenants();

@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(batches_without_an_end_stay_within_the_budget_of_bodies),
     test!(idle_connections_do_not_keep_others_out),
     test!(half_a_request_and_a_vanished_client_cost_nothing),
+    test!(orders_read_their_bodies),
     test!(another_ordinary_user_is_refused, "root"),
     test!(
         a_member_of_the_group_sees_to_their_own_jobs_and_no_more,
@@ -232,6 +233,39 @@ fn half_a_request_and_a_vanished_client_cost_nothing() -> anyhow::Result<()> {
     )?;
     drop((half, without_body));
     works(&daemon)
+}
+
+/// An answer that comes before the body is there ends the connection, and may never be seen.
+fn orders_read_their_bodies() -> anyhow::Result<()> {
+    let daemon = Daemon::start(1)?;
+    let mut stream = daemon.connect()?;
+    for order in ["pool/recycle", "pool/clear", "pool/drain"] {
+        let mut answer = [0; 12];
+        write!(
+            stream,
+            "POST /v1/{order} HTTP/1.1\r\nhost: wpool\r\ncontent-length: 2\r\n\r\n"
+        )?;
+        // Whoever answers without the body has done so by the time somebody else has been answered twice.
+        for _ in 0..2 {
+            daemon.status()?;
+        }
+        stream.write_all(b"{}")?;
+        stream.read_exact(&mut answer)?;
+        ensure!(
+            &answer == b"HTTP/1.1 200",
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
+        let mut rest = Vec::new();
+        while !rest.ends_with(b"}") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            rest.push(byte[0]);
+        }
+    }
+    let said = daemon.post("/v1/pool/clear", &json!({"all": true}))?;
+    ensure!(said.status == 400 && said.body.contains("all"), "{said:?}");
+    Ok(())
 }
 
 fn another_ordinary_user_is_refused() -> anyhow::Result<()> {

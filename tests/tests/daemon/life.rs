@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_stale_socket_is_replaced),
     test!(a_socket_that_is_passed_is_served_and_left_behind),
     test!(sigterm_finishes_what_runs_and_names_what_waits),
+    test!(a_service_reads_the_config_of_its_directory),
     test!(sigterm_under_load_tells_every_follower_how_its_job_ended),
     test!(a_follower_who_was_not_looking_when_the_daemon_went_knows_how_its_job_ended),
     test!(who_asks_right_after_the_end_is_still_answered),
@@ -104,6 +105,21 @@ fn a_socket_that_is_passed_is_served_and_left_behind() -> anyhow::Result<()> {
     kill(Pid::from_raw(process.id().try_into()?), Signal::SIGTERM)?;
     ensure!(process.wait()?.success());
     ensure!(path.exists(), "it is not the daemon's to remove");
+    Ok(())
+}
+
+fn a_service_reads_the_config_of_its_directory() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text);
+    std::fs::create_dir(directory.path().join("conf.d"))?;
+    write("wpool.toml", "[pool]\nworkers = 3\nqueue_jobs = 7\n")?;
+    write("conf.d/10.toml", "[pool]\nqueue_jobs = 8\n")?;
+    // As systemd names it, to a user who is not root: others' is not read.
+    let mut show = wpool::wpool(["config", "show"]);
+    show.env("CONFIGURATION_DIRECTORY", directory.path());
+    let said: Said = show.output()?.into();
+    let says = |line: &str| said.stdout.lines().any(|said| said == line);
+    ensure!(says("workers = 3") && says("queue_jobs = 8"), "{said:?}");
     Ok(())
 }
 

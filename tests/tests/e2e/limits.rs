@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
+use wpool_tests::cgroup;
 use wpool_tests::test;
 use wpool_tests::trial::Test;
 use wpool_tests::wpool::{Daemon, Said, resident_bytes, run};
@@ -49,11 +50,21 @@ fn indented(body: &str) -> String {
         .join("\n")
 }
 
+/// Runs a job to its outcome: by a daemon where this process has a cgroup to divide, so that its limits are the kernel's, else in the
+/// foreground, where they are kept by sampling.
+fn job(arguments: &[&str]) -> anyhow::Result<Said> {
+    if !cgroup::is_there() {
+        return run(["run", "--json"].iter().chain(arguments));
+    }
+    let daemon = Daemon::start(1)?;
+    let said = daemon.wpool(["submit", "--wait", "--json"].iter().chain(arguments))?;
+    ensure!(said.json()?["usage"]["measured_by"] == "cgroup", "{said:?}");
+    Ok(said)
+}
+
 /// Runs a Python program under these limits and gives what was said, and the outcome.
 fn python(limits: &[&str], code: &str) -> anyhow::Result<(Said, Value)> {
-    let program = ["--", "python3", "-c", code];
-    let arguments = ["run", "--json"].iter().chain(limits).chain(&program);
-    let said = run(arguments)?;
+    let said = job(&[limits, &["--", "python3", "-c", code]].concat())?;
     let outcome = said.json()?;
     Ok((said, outcome))
 }
@@ -91,16 +102,7 @@ fn wall_time_ends_a_job() -> anyhow::Result<()> {
         "sleep 60".to_owned(),
         "for n in 1 2 3 4 5 6 7 8 9 10; do sleep 60 & done; wait".to_owned(),
     ] {
-        let said = run([
-            "run",
-            "--json",
-            "--timeout",
-            "300ms",
-            "--",
-            "sh",
-            "-c",
-            &script,
-        ])?;
+        let said = job(&["--timeout", "300ms", "--", "sh", "-c", &script])?;
         let outcome = said.json()?;
         ensure!(said.code == 124, "{said:?}");
         ensure!(outcome["state"] == "timed_out", "{outcome}");
@@ -113,9 +115,7 @@ fn wall_time_ends_a_job() -> anyhow::Result<()> {
 
 fn grace_lets_a_job_say_goodbye() -> anyhow::Result<()> {
     let script = "trap 'echo goodbye; exit 0' TERM; while :; do sleep 0.05; done";
-    let said = run([
-        "run",
-        "--json",
+    let said = job(&[
         "--timeout",
         "300ms",
         "--grace",
@@ -145,7 +145,7 @@ fn idleness_ends_a_job() -> anyhow::Result<()> {
     ensure!(said.code == 0, "{outcome}");
     // Nor are children that each do next to nothing.
     let script = "for n in $(seq 12); do sleep 0.2; done";
-    let said = run(["run", "--idle", "1s", "--", "sh", "-c", script])?;
+    let said = job(&["--idle", "1s", "--", "sh", "-c", script])?;
     ensure!(said.code == 0, "{said:?}");
     Ok(())
 }
@@ -190,16 +190,7 @@ fn shared_memory_is_counted_once() -> anyhow::Result<()> {
 
 fn the_size_of_a_file_ends_a_job() -> anyhow::Result<()> {
     let script = "exec head -c 10000000 /dev/zero > file";
-    let said = run([
-        "run",
-        "--json",
-        "--file-size",
-        "1M",
-        "--",
-        "sh",
-        "-c",
-        script,
-    ])?;
+    let said = job(&["--file-size", "1M", "--", "sh", "-c", script])?;
     let outcome = said.json()?;
     ensure!(said.code == 137, "{said:?}");
     ensure!(outcome["state"] == "limit_exceeded", "{outcome}");
@@ -241,16 +232,7 @@ fn a_full_disk_is_refused_and_told() -> anyhow::Result<()> {
 }
 
 fn output_keeps_its_first_and_last_half() -> anyhow::Result<()> {
-    let said = run([
-        "run",
-        "--json",
-        "--output-limit",
-        "1K",
-        "--",
-        "seq",
-        "1",
-        "100000",
-    ])?;
+    let said = job(&["--output-limit", "1K", "--", "seq", "1", "100000"])?;
     let outcome = said.json()?;
     ensure!(said.code == 0, "{said:?}");
     ensure!(outcome["stdout_truncated"] == true, "{outcome}");

@@ -23,14 +23,14 @@ status
 expect "jobs have ids of their own" test "$(status | json 'it["isolation"]["identity"]')" = own
 expect "with every layer" test "$(status | json 'it["isolation"]["level"], it["isolation"]["missing"]')" = "('full', [])"
 outcome=$(wpool submit --wait --json -- sh -c 'cat /proc/self/cgroup /proc/self/uid_map; env')
-echo "$outcome"
-expect "limits are the kernel's" test "$(echo "$outcome" | json 'it["usage"]["measured_by"]')" = cgroup
+printf '%s\n' "$outcome"
+expect "limits are the kernel's" test "$(printf '%s\n' "$outcome" | json 'it["usage"]["measured_by"]')" = cgroup
 main=$(systemctl show --value --property MainPID wpool)
 grep Cap /proc/$main/status
 for set in CapInh CapPrm CapEff CapAmb; do
     expect "no capability is kept by any thread: $set" sh -c "! grep -h '^$set:' /proc/$main/task/*/status | grep -qv 0000000000000000"
 done
-if echo "$outcome" | grep -q sesame; then fail "a secret of the service's reached a job"; fi
+if printf '%s\n' "$outcome" | grep -q sesame; then fail "a secret of the service's reached a job"; fi
 for pid in $(cat /sys/fs/cgroup"$(tree)"/slot-*/worker/cgroup.procs); do
     if tr '\0' '\n' </proc/$pid/environ | grep -q .; then fail "a worker has an environment"; fi
     uid=$(awk '/^Uid:/ {print $2}' /proc/$pid/status)
@@ -42,10 +42,10 @@ systemd-analyze security wpool --no-pager | tail -n 3 || true
 
 # Memory: the job's end, not the service's.
 outcome=$(wpool submit --wait --json --memory 64M -- python3 -c 'kept = bytes([1]) * (200 << 20)' || true)
-echo "$outcome" | json 'it["cause"]'
-expect "an OOM kill is told as such" test "$(echo "$outcome" | json 'it["state"], it["cause"]["limit"]')" = "('limit_exceeded', 'memory')"
+printf '%s\n' "$outcome" | json 'it["cause"]'
+expect "an OOM kill is told as such" test "$(printf '%s\n' "$outcome" | json 'it["state"], it["cause"]["limit"]')" = "('limit_exceeded', 'memory')"
 outcome=$(wpool submit --wait --json -- sh -c 'kill -9 $$' || true)
-expect "and a SIGKILL of its own is not" test "$(echo "$outcome" | json 'it["state"], it["signal"]')" = "('failed', 'SIGKILL')"
+expect "and a SIGKILL of its own is not" test "$(printf '%s\n' "$outcome" | json 'it["state"], it["signal"]')" = "('failed', 'SIGKILL')"
 expect "the service is the same" test "$(systemctl show --value --property MainPID wpool)" = "$main"
 
 # Reload.

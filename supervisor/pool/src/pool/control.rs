@@ -15,13 +15,15 @@ use crate::settings::{Settings, TenantRules};
 use crate::slot::{Phase, Slot};
 
 impl Pool {
-    /// The new numbers hold from the next time they are looked at; moments that were set with the old ones stay.
+    /// The new numbers hold from the next time they are looked at; moments that were set with the old ones stay, but for the age at
+    /// which workers are replaced.
     pub(super) fn change_settings(&mut self, settings: &Settings) {
         self.admission.tolerate_present();
         self.settings = Settings {
             slots: self.settings.slots,
             ..*settings
         };
+        self.set_ages();
     }
 
     /// The new rules hold at once: whoever runs more jobs than they may now starts none before it is fewer.
@@ -83,8 +85,9 @@ impl Pool {
     /// Ends the oldest jobs that wait.
     pub(super) fn clear(&mut self, submitted: u64, most: u32, actions: &mut Actions) {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let waiting = self.jobs.iter().filter(|job| job.stage.waits());
-        let old = waiting.filter(|job| job.arrival < submitted);
+        // Ids are given in the order of arrival.
+        let old = self.jobs.iter().take_while(|job| job.arrival < submitted);
+        let old = old.filter(|job| job.stage.waits());
         let ids: Vec<JobId> = old.map(|job| job.id).take(most).collect();
         for id in ids {
             self.conclude(id, Conclusion::Cleared, actions);

@@ -17,6 +17,7 @@
 use core::time::Duration;
 
 use wpool_protocol::id::{Generation, JobId, SlotId, WorkerRef};
+use wpool_protocol::job::RetryOn;
 
 use crate::action::{Action, Actions, Conclusion, KillReason, Lost};
 use crate::alarms::later;
@@ -84,7 +85,13 @@ impl Pool {
         let attempt = run.attempt;
         let id = attempt.job;
         if lost == Lost::Killed(KillReason::Overrun) {
-            self.conclude(id, Conclusion::Overran { attempt, worker }, actions);
+            // Its time was over, though its worker did not say so.
+            let again = run.stop == Stop::NotAsked && !self.course.ends();
+            if again && self.job_mut(id).may_retry(RetryOn::TimedOut) {
+                self.try_again(attempt, worker, RetryOn::TimedOut, actions);
+            } else {
+                self.conclude(id, Conclusion::Overran { attempt, worker }, actions);
+            }
             return;
         }
         let cancelled = match run.stop {

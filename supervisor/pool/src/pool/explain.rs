@@ -8,17 +8,15 @@ use alloc::borrow::ToOwned as _;
 use alloc::vec::Vec;
 
 use wpool_protocol::id::JobId;
-use wpool_protocol::job::Priority;
 use wpool_protocol::status::SlotState;
 
 use crate::course::{Course, Starts};
 use crate::event::DrainScope;
 use crate::job::{Acceptance, Job, Stage};
 use crate::pool::Pool;
-use crate::queue::SHARE_PERIOD_MIN;
-use crate::queue::outlook::Outlook;
+use crate::queue::outlook::{Held, Outlook};
 use crate::run::{Started, Stop};
-use crate::standing::{Because, COUNTED_MAX, Standing, Waiting};
+use crate::standing::{Because, COUNTED_MAX, Certainty, RunCourse, Standing, Waiting};
 use crate::tenants::Freedom;
 
 /// Jobs ahead of another that are named.
@@ -43,9 +41,10 @@ impl Pool {
                     worker: slot.worker,
                     attempt: run.attempt,
                     began: run.began,
-                    overdue: match (run.started, run.stop) {
-                        (_, Stop::By(by)) | (Started::EndBy(by), Stop::NotAsked) => Some(by),
-                        (Started::By(_), Stop::NotAsked) => None,
+                    course: match (run.started, run.stop) {
+                        (_, Stop::By(by)) => RunCourse::Stops(by),
+                        (Started::EndBy(by), Stop::NotAsked) => RunCourse::Runs(by),
+                        (Started::By(by), Stop::NotAsked) => RunCourse::Starts(by),
                     },
                 }
             }
@@ -56,7 +55,8 @@ impl Pool {
         let period = self.settings.share_period;
         let mut ahead: Vec<JobId> = Vec::new();
         let mut is_counted = false;
-        for next in Outlook::new(&self.queue, period, &self.tenants, job.tenant) {
+        let held = Held::But(job.tenant);
+        for next in Outlook::new(&self.queue, period, &self.tenants, held) {
             if next == job.id {
                 is_counted = true;
                 break;
@@ -72,6 +72,11 @@ impl Pool {
             because: self.because(job),
             first_ahead: ahead,
             ahead: is_counted.then_some(count),
+            certainty: if self.tenants.have_running_limits() {
+                Certainty::ByLimits
+            } else {
+                Certainty::Certain
+            },
             starts_at_most: self.starts_at_most(job),
             expires: job.expire_at,
         }
@@ -119,17 +124,18 @@ impl Pool {
         }
     }
 
-    /// By how many starts a job is started at the latest, whatever comes in other classes: its place in its own class, of whose starts
-    /// each takes at most `share_period` of all; of those of the highest class at most two of `share_period` go to others.
+    /// By how many starts a job is started at the latest. Of a tenant that may run only so many at one time, other jobs can keep it from
+    /// starting for any number of starts.
     fn starts_at_most(&self, job: &Job) -> Option<u64> {
-        let place = self
-            .queue
-            .place_in_class(job.spot(), job.id, &self.tenants, COUNTED_MAX)?;
-        let period = u64::from(self.settings.share_period.max(SHARE_PERIOD_MIN));
-        let own = u64::try_from(place).unwrap_or(u64::MAX).saturating_add(1);
-        Some(match job.priority {
-            Priority::High => own.saturating_add(2 * own.div_ceil(period - 2)),
-            Priority::Normal | Priority::Low => own.saturating_mul(period),
-        })
+        if self.tenants.get(job.tenant).rule.running_max.is_some() {
+            return None;
+        }
+        self.queue.starts_at_most(
+            job.spot(),
+            job.id,
+            &self.tenants,
+            self.settings.share_period,
+            COUNTED_MAX,
+        )
     }
 }

@@ -15,7 +15,7 @@ use crate::job::{Acceptance, Stage};
 use crate::pool::Pool;
 use crate::restart::BreakerState;
 use crate::slot::{Phase, Slot};
-use crate::view::{Dropped, JobPlace, JobView, PoolView, RecyclingView, SlotView};
+use crate::view::{Dropped, JobPlace, JobView, Orders, PoolView, RecyclingView, SlotView};
 
 /// Waiting jobs above which the queue is filling.
 const FILLING_ABOVE: u64 = 50;
@@ -26,6 +26,12 @@ impl Pool {
         let queued = self.queued();
         let parked = |slot: &&Slot| matches!(slot.phase, Phase::Parked { .. });
         let parked = self.slots.iter().filter(parked).count();
+        let probation = |slot: &&Slot| {
+            self.keeps(slot.worker.slot)
+                && slot.breaker.state() != BreakerState::Closed
+                && !matches!(slot.phase, Phase::Parked { .. })
+        };
+        let on_probation = self.slots.iter().filter(probation).count();
         let active = self.slots.iter().filter(|slot| slot.phase.run().is_some());
         PoolView {
             state: self.state(),
@@ -33,6 +39,21 @@ impl Pool {
             pressure: self.pressure(queued.total),
             active: wide(active.count()),
             parked: u16::try_from(parked).unwrap_or(u16::MAX),
+            on_probation: u16::try_from(on_probation).unwrap_or(u16::MAX),
+            orders: self.orders(),
+        }
+    }
+
+    const fn orders(&self) -> Orders {
+        match self.course {
+            Course::Open { drain, starts } => Orders {
+                drain,
+                paused: matches!(starts, Starts::Held),
+            },
+            Course::Stopping { .. } | Course::Killing | Course::Stopped => Orders {
+                drain: None,
+                paused: false,
+            },
         }
     }
 

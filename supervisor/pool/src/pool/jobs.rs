@@ -62,13 +62,13 @@ impl Pool {
             let surplus = (there - limit).saturating_add(1);
             return Err(Refusal::TenantFull {
                 limit,
-                retry_after: self.admission.retry_after(self.now, surplus),
+                retry_after: self.tenants.promise(&new.tenant, self.now, surplus),
             });
         }
         self.admission
             .reserve(self.now, new.bytes, &self.settings)?;
         let id = self.tenants.meet(&new.tenant);
-        self.tenants.get_mut(id).jobs += 1;
+        self.tenants.reserve(id, self.now);
         Ok(id)
     }
 
@@ -155,7 +155,7 @@ impl Pool {
                 Record::Concluded(id, conclusion) => {
                     if let Some(job) = self.jobs.remove(id) {
                         self.admission.release(self.now, job.bytes);
-                        self.tenants.release(job.tenant);
+                        self.tenants.release(job.tenant, self.now);
                         self.forget_tenant(job.tenant);
                         actions.push(Action::Conclude(id, conclusion));
                     }

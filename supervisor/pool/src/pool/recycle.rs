@@ -4,13 +4,16 @@
 //!
 //! - Nothing here ends a run: only an idle worker is told to go.
 
+use alloc::vec::Vec;
+use core::time::Duration;
+
 use wpool_protocol::id::SlotId;
 
 use crate::action::{Actions, KillReason};
 use crate::alarms::{Alarm, later};
 use crate::pool::Pool;
 use crate::restart::Breaker;
-use crate::slot::Phase;
+use crate::slot::{Phase, Slot};
 use crate::time::Instant;
 
 impl Pool {
@@ -53,8 +56,30 @@ impl Pool {
     /// The worker is up: its age counts from now on.
     pub(super) fn begin_age(&mut self, id: SlotId) {
         self.recycling.is_up(id);
-        let age = self.settings.recycle_age;
-        self.set_recycle_at(id, age.map(|age| later(self.now, age)));
+        let now = self.now;
+        self.change(id, |slot| slot.up_since = now);
+        self.set_age(id);
+    }
+
+    /// Another age may hold: for every worker that is up, from when it came up.
+    pub(super) fn set_ages(&mut self) {
+        let is_up = |slot: &&Slot| slot.phase.is_up();
+        let up = self.slots.iter().filter(is_up);
+        let up: Vec<SlotId> = up.map(|slot| slot.worker.slot).collect();
+        for id in up {
+            self.set_age(id);
+        }
+    }
+
+    fn set_age(&mut self, id: SlotId) {
+        let at = |age| {
+            self.slot(id)
+                .up_since
+                .after(age)
+                .max(later(self.now, Duration::ZERO))
+        };
+        let at = self.settings.recycle_age.map(at);
+        self.set_recycle_at(id, at);
     }
 
     /// When the slot's worker is as old as it may become, if it may not live for ever.

@@ -5,7 +5,8 @@
 //! - What a past generation, or anybody about a run that is not the present one, has to say is dropped
 //!   in [`Pool::hear`] and counted, before anything looks at it.
 
-use wpool_protocol::id::{SlotId, WorkerRef};
+use wpool_protocol::id::{AttemptRef, SlotId, WorkerRef};
+use wpool_protocol::job::RetryOn;
 
 use crate::action::{Action, Actions, Conclusion, KillReason};
 use crate::alarms::later;
@@ -138,17 +139,26 @@ impl Pool {
                 let conclusion = Conclusion::Reported { attempt, worker };
                 self.conclude(attempt.job, conclusion, actions);
             }
-            Some(reason) => {
-                let not_before = self.after_backoff(attempt.job);
-                actions.push(Action::Retry {
-                    attempt,
-                    worker,
-                    reason,
-                    not_before,
-                });
-                self.requeue(attempt.job, not_before);
-            }
+            Some(reason) => self.try_again(attempt, worker, reason, actions),
         }
+    }
+
+    /// A job has another attempt, as it asked.
+    pub(super) fn try_again(
+        &mut self,
+        attempt: AttemptRef,
+        worker: WorkerRef,
+        reason: RetryOn,
+        actions: &mut Actions,
+    ) {
+        let not_before = self.after_backoff(attempt.job);
+        actions.push(Action::Retry {
+            attempt,
+            worker,
+            reason,
+            not_before,
+        });
+        self.requeue(attempt.job, not_before);
     }
 
     /// Tells a worker that runs no job to exit.

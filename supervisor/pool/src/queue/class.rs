@@ -13,7 +13,7 @@
 //!
 //! # Invariants
 //!
-//! - In `due` is exactly who has jobs here and is not held.
+//! - In `due` is exactly who has jobs here and is not held, in `held` who has and is.
 //! - A tenant without jobs is remembered only while it is ahead of the class.
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -41,6 +41,8 @@ pub(crate) struct Class {
     tenants: BTreeMap<TenantId, Share>,
     /// Who may start a job, and when they are due; first due first.
     due: BTreeSet<(u64, TenantId)>,
+    /// Who has jobs and may not start one, and when they were due.
+    held: BTreeSet<(u64, TenantId)>,
     /// Who has no job here, and is ahead; first caught up with first.
     ahead: BTreeSet<(u64, TenantId)>,
     /// The pass of the last start.
@@ -79,9 +81,11 @@ impl Class {
             self.ahead.remove(&(share.pass, tenant));
             share.pass = share.pass.max(virtual_time);
             share.freedom = freedom;
-            if freedom == Freedom::Free {
-                self.due.insert((share.pass, tenant));
-            }
+            let ordered = match freedom {
+                Freedom::Free => &mut self.due,
+                Freedom::Held => &mut self.held,
+            };
+            ordered.insert((share.pass, tenant));
         }
         share.jobs.insert(place, id);
         self.len += 1;
@@ -115,10 +119,10 @@ impl Class {
         Some(id)
     }
 
-    /// Forgets somebody who has no job here and has been caught up with. Where nobody has a job, nobody is ahead.
+    /// Forgets somebody who has no job here and has been caught up with. Where nobody could start a job, nobody is ahead.
     pub(crate) fn forget_caught_up(&mut self) -> Option<TenantId> {
         let &(pass, tenant) = self.ahead.first()?;
-        if self.len == 0 {
+        if self.due.is_empty() {
             self.virtual_time = self.virtual_time.max(pass);
         }
         if pass > self.virtual_time {
@@ -142,8 +146,10 @@ impl Class {
         match freedom {
             Freedom::Held => {
                 self.due.remove(&(share.pass, tenant));
+                self.held.insert((share.pass, tenant));
             }
             Freedom::Free => {
+                self.held.remove(&(share.pass, tenant));
                 share.pass = share.pass.max(virtual_time);
                 self.due.insert((share.pass, tenant));
             }
@@ -156,7 +162,7 @@ impl Class {
             let most = self.virtual_time.saturating_add(cost(weight(tenant)));
             let old = share.pass;
             share.pass = old.min(most);
-            for ordered in [&mut self.due, &mut self.ahead] {
+            for ordered in [&mut self.due, &mut self.held, &mut self.ahead] {
                 if ordered.remove(&(old, tenant)) {
                     ordered.insert((share.pass, tenant));
                 }
@@ -169,18 +175,20 @@ impl Class {
         !self.due.is_empty()
     }
 
-    /// Who may start jobs, when they are due, and their jobs; `free` is there even if it is held.
-    pub(crate) fn due_with(&self, free: TenantId) -> impl Iterator<Item = (TenantId, u64, &Lanes)> {
-        let shares = self.tenants.iter();
-        shares.filter_map(move |(&tenant, share)| {
-            let may = share.freedom == Freedom::Free || tenant == free;
-            let pass = share.pass.max(if share.freedom == Freedom::Held {
-                self.virtual_time
-            } else {
-                0
-            });
-            (may && !share.jobs.is_empty()).then_some((tenant, pass, &share.jobs))
-        })
+    /// Who may start jobs, and when they are due; first due first.
+    pub(crate) fn due(&self) -> impl Iterator<Item = (u64, TenantId)> {
+        self.due.iter().copied()
+    }
+
+    /// Who may not, and when they would be due if they might now; about in that order.
+    pub(crate) fn held(&self) -> impl Iterator<Item = (u64, TenantId)> {
+        let due = |&(pass, tenant): &(u64, TenantId)| (pass.max(self.virtual_time), tenant);
+        self.held.iter().map(due)
+    }
+
+    /// A tenant's jobs here, first to start first.
+    pub(crate) fn jobs_of(&self, tenant: TenantId) -> Option<&Lanes> {
+        self.tenants.get(&tenant).map(|share| &share.jobs)
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -212,8 +220,10 @@ impl Class {
         for &(tenant, pass) in &passes.passes {
             let share = self.tenants.entry(tenant).or_default();
             let old = core::mem::replace(&mut share.pass, pass);
-            if self.due.remove(&(old, tenant)) {
-                self.due.insert((pass, tenant));
+            for ordered in [&mut self.due, &mut self.held] {
+                if ordered.remove(&(old, tenant)) {
+                    ordered.insert((pass, tenant));
+                }
             }
             if share.jobs.is_empty() {
                 self.ahead.insert((pass, tenant));
@@ -229,6 +239,7 @@ impl Class {
         if share.jobs.is_empty() {
             share.freedom = Freedom::Free;
             self.due.remove(&(share.pass, tenant));
+            self.held.remove(&(share.pass, tenant));
             self.ahead.insert((share.pass, tenant));
         }
     }

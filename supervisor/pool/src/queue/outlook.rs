@@ -4,7 +4,7 @@
 //! # Invariants
 //!
 //! - It decides by the very functions that the queue decides by; nothing of the queue is changed.
-//! - It costs O(t) for t tenants to begin, and O(log t) for each start that is asked for.
+//! - It costs O(log t) for each start that is asked for, of t tenants, and nothing to begin.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -14,8 +14,17 @@ use wpool_protocol::id::JobId;
 use wpool_protocol::job::Priority;
 
 use crate::queue::class::{Class, cost};
-use crate::queue::{Queue, next_class};
+use crate::queue::{ClassState, Queue, Went, next_class, passed_after};
 use crate::tenants::{TenantId, Tenants};
+
+/// How tenants at their running limits are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// They start nothing, but for this one.
+    But(TenantId),
+    /// As if they might.
+    Free,
+}
 
 /// The starts to come.
 pub(crate) struct Outlook<'a> {
@@ -28,36 +37,80 @@ pub(crate) struct Outlook<'a> {
 /// A tenant's jobs of one class, in their order.
 type Jobs<'a> = Peekable<Box<dyn Iterator<Item = JobId> + 'a>>;
 
+/// Tenants, and when they are due.
+type Shares<'a> = Peekable<Box<dyn Iterator<Item = (u64, TenantId)> + 'a>>;
+
 /// The starts to come of one class.
 pub(crate) struct ClassOutlook<'a> {
-    due: BTreeSet<(u64, TenantId)>,
+    class: &'a Class,
+    /// Those who have started nothing yet: who may, and who is looked at as if.
+    due: Shares<'a>,
+    held: Shares<'a>,
+    /// Those who have.
+    begun: BTreeSet<(u64, TenantId)>,
     jobs: BTreeMap<TenantId, Jobs<'a>>,
+    /// Whether there are others, who may not.
+    leaves_some: bool,
 }
 
 impl<'a> ClassOutlook<'a> {
-    /// Tenants at their running limits start nothing; `free` is looked at as if it were not.
-    pub(crate) fn new(class: &'a Class, free: TenantId) -> Self {
-        let mut outlook = Self {
-            due: BTreeSet::new(),
-            jobs: BTreeMap::new(),
+    pub(crate) fn new(class: &'a Class, held: Held) -> Self {
+        let is_looked_at = move |tenant: TenantId| match held {
+            Held::But(free) => tenant == free,
+            Held::Free => true,
         };
-        for (tenant, pass, jobs) in class.due_with(free) {
-            outlook.due.insert((pass, tenant));
-            let jobs: Box<dyn Iterator<Item = JobId>> = Box::new(jobs.iter());
-            outlook.jobs.insert(tenant, jobs.peekable());
+        let due: Box<dyn Iterator<Item = _>> = Box::new(class.due());
+        let of_held: Box<dyn Iterator<Item = _>> = Box::new(
+            class
+                .held()
+                .filter(move |&(_, tenant)| is_looked_at(tenant)),
+        );
+        Self {
+            class,
+            due: due.peekable(),
+            held: of_held.peekable(),
+            begun: BTreeSet::new(),
+            jobs: BTreeMap::new(),
+            leaves_some: class.held().any(|(_, tenant)| !is_looked_at(tenant)),
         }
-        outlook
     }
 
     pub(crate) fn next(&mut self, tenants: &Tenants) -> Option<JobId> {
-        let (pass, tenant) = self.due.pop_first()?;
+        let firsts = [
+            self.begun.first().copied(),
+            self.due.peek().copied(),
+            self.held.peek().copied(),
+        ];
+        let first = firsts.into_iter().flatten().min()?;
+        let (pass, tenant) = first;
+        if self.begun.first() == Some(&first) {
+            self.begun.pop_first();
+        } else {
+            let of_due = self.due.next_if_eq(&first);
+            if of_due.is_none() {
+                self.held.next();
+            }
+            let jobs: Box<dyn Iterator<Item = JobId>> =
+                Box::new(self.class.jobs_of(tenant)?.iter());
+            self.jobs.insert(tenant, jobs.peekable());
+        }
         let jobs = self.jobs.get_mut(&tenant)?;
         let id = jobs.next()?;
         if jobs.peek().is_some() {
             let next = pass.saturating_add(cost(tenants.get(tenant).rule.weight));
-            self.due.insert((next, tenant));
+            self.begun.insert((next, tenant));
         }
         Some(id)
+    }
+
+    fn state(&mut self) -> ClassState {
+        if !self.begun.is_empty() || self.due.peek().is_some() || self.held.peek().is_some() {
+            ClassState::Due
+        } else if self.leaves_some {
+            ClassState::Held
+        } else {
+            ClassState::Empty
+        }
     }
 }
 
@@ -66,11 +119,11 @@ impl<'a> Outlook<'a> {
         queue: &'a Queue,
         share_period: u32,
         tenants: &'a Tenants,
-        free: TenantId,
+        held: Held,
     ) -> Self {
         Self {
             classes: Priority::ALL
-                .map(|priority| ClassOutlook::new(&queue.waiting(priority).class, free)),
+                .map(|priority| ClassOutlook::new(&queue.waiting(priority).class, held)),
             passed: Priority::ALL.map(|priority| queue.waiting(priority).passed),
             share_period,
             tenants,
@@ -82,17 +135,18 @@ impl Iterator for Outlook<'_> {
     type Item = JobId;
 
     fn next(&mut self) -> Option<JobId> {
-        let due = |classes: &[ClassOutlook<'_>; 3]| classes.each_ref().map(|it| !it.due.is_empty());
-        let chosen = next_class(due(&self.classes), self.passed, self.share_period)?;
+        let states = self.classes.each_mut().map(ClassOutlook::state);
+        let chosen = next_class(states, self.passed, self.share_period)?;
         let class = self.classes.get_mut(chosen as usize)?;
         let id = class.next(self.tenants)?;
-        let still_due = due(&self.classes);
-        for (number, (passed, due)) in self.passed.iter_mut().zip(still_due).enumerate() {
-            *passed = if number != chosen as usize && due {
-                passed.saturating_add(1)
+        let states = self.classes.each_mut().map(ClassOutlook::state);
+        for (number, (passed, state)) in self.passed.iter_mut().zip(states).enumerate() {
+            let went = if number == chosen as usize {
+                Went::Here
             } else {
-                0
+                Went::Elsewhere
             };
+            *passed = passed_after(*passed, state, went);
         }
         Some(id)
     }

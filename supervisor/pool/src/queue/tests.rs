@@ -96,6 +96,44 @@ fn behind_an_endless_stream_of_high_each_lower_class_gets_one_start_in_ten() {
 }
 
 #[test]
+fn a_tenant_that_is_at_its_limit_now_and_then_does_not_starve_its_low_job() {
+    let mut world = World::new(&[1, 1]);
+    let low = world.submit(0, Priority::Low, 0);
+    for _ in 0..400 {
+        world.submit(0, Priority::High, 0);
+        world.submit(1, Priority::High, 0);
+    }
+    // Its class waits at every second start: whenever the tenant may start one, it starts one of its high jobs.
+    let mut chances = 0;
+    loop {
+        world.set_running_max(0, None);
+        chances += 1;
+        let started = world.next(10).unwrap();
+        if started == low {
+            break;
+        }
+        if tenant_of(started) == 0 {
+            world.set_running_max(0, Some(0));
+            assert_ne!(world.next(10), Some(low));
+        }
+        assert!(chances < 10, "its class waited {chances} times");
+    }
+}
+
+#[test]
+fn nobody_is_remembered_where_only_held_tenants_wait() {
+    let mut world = World::new(&[1; 50]);
+    world.submit(0, Priority::Normal, 0);
+    world.set_running_max(0, Some(0));
+    for visitor in 1..50 {
+        world.submit(visitor, Priority::Normal, 0);
+        world.next(10).unwrap();
+    }
+    let remembered = |tenant: &&TenantId| world.queue.remembers(**tenant);
+    assert_eq!(world.ids.iter().filter(remembered).count(), 1);
+}
+
+#[test]
 fn ten_jobs_beside_ten_thousand_are_done_after_twenty_starts() {
     let mut world = World::new(&[1, 1]);
     for _ in 0..10_000 {
@@ -172,7 +210,7 @@ fn the_outlook_is_the_order_in_which_jobs_start() {
     for _ in 0..7 {
         world.next(5);
     }
-    let outlook = outlook::Outlook::new(&world.queue, 5, &world.tenants, world.ids[0]);
+    let outlook = outlook::Outlook::new(&world.queue, 5, &world.tenants, Held::But(world.ids[0]));
     let foretold: Vec<_> = outlook.collect();
     let order: Vec<_> = core::iter::from_fn(|| world.next(5)).collect();
     assert_eq!(foretold, order);
@@ -253,7 +291,12 @@ proptest! {
                         let bound = share_period.max(SHARE_PERIOD_MIN);
                         for (class, passed) in Priority::ALL.into_iter().zip(&mut passed) {
                             let waits = waiting.values().any(|it| it.priority == class && !held[it.tenant]);
-                            *passed = if class == known.priority || !waits { 0 } else { *passed + 1 };
+                            let is_empty = !waiting.values().any(|it| it.priority == class);
+                            *passed = match (class == known.priority || is_empty, waits) {
+                                (true, _) => 0,
+                                (false, true) => *passed + 1,
+                                (false, false) => *passed,
+                            };
                             prop_assert!(*passed < bound || class == Priority::High);
                         }
                         for (&(class, a, b), (of_a, of_b)) in &mut shares {
@@ -283,6 +326,65 @@ proptest! {
                 }
             }
             prop_assert_eq!(world.queue.len(), waiting.len());
+        }
+    }
+
+    /// Whoever is told a number of starts has started by then: nothing comes in its own class, and its tenant has no limit; what else
+    /// happens is up to chance.
+    #[test]
+    fn no_job_starts_later_than_it_was_told(
+        moves in prop::collection::vec(arb_move(), 1..120),
+        later in prop::collection::vec(arb_move(), 400),
+        share_period in 0u32..12,
+        weights in prop::collection::vec(1u32..9, TENANTS),
+        which in any::<prop::sample::Index>(),
+    ) {
+        let mut world = World::new(&weights);
+        let mut waiting = BTreeMap::new();
+        let go_on = |world: &mut World, a_move, waiting: &mut BTreeMap<JobId, Spot>| match a_move {
+            Move::Submit(tenant, priority, rank) => {
+                let id = world.submit(tenant, priority, rank);
+                let place = Place::new(rank, world.arrivals);
+                waiting.insert(id, Spot { priority, tenant: world.ids[tenant], place });
+                None
+            }
+            // The first tenant has no limit.
+            Move::Hold(tenant) if tenant > 0 => {
+                world.set_running_max(tenant, Some(0));
+                None
+            }
+            Move::Hold(_) => None,
+            Move::Release(tenant) => {
+                world.set_running_max(tenant, None);
+                None
+            }
+            Move::Start => {
+                let started = world.next(share_period);
+                if let Some(id) = started {
+                    waiting.remove(&id);
+                }
+                started
+            }
+        };
+        for a_move in moves {
+            go_on(&mut world, a_move, &mut waiting);
+        }
+        go_on(&mut world, Move::Submit(0, Priority::Normal, 0), &mut waiting);
+        let own: Vec<_> = waiting.iter().filter(|(id, _)| tenant_of(**id) == 0).collect();
+        let (&id, &spot) = own[which.index(own.len())];
+        let told = world.queue.starts_at_most(spot, id, &world.tenants, share_period, 2_000).unwrap();
+        let others = later.into_iter().filter(|a_move| {
+            !matches!(a_move, Move::Submit(_, priority, _) if *priority == spot.priority)
+        });
+        let mut starts = 0;
+        for a_move in others {
+            if let Some(started) = go_on(&mut world, a_move, &mut waiting) {
+                starts += 1;
+                if started == id {
+                    break;
+                }
+                prop_assert!(starts < told, "{id} was told {told}");
+            }
         }
     }
 }

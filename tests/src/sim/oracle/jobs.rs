@@ -25,6 +25,13 @@ const fn retries(end: JobEnd) -> Option<RetryOn> {
 }
 
 impl JobFile {
+    /// Whether another attempt follows one whose time was over.
+    fn has_more_time(&self) -> bool {
+        self.new.retry_on.has(RetryOn::TimedOut)
+            && self.runs < self.new.attempts_max
+            && !self.is_cancelled()
+    }
+
     /// It waits again, twice as long as the time before, or down to half of that; and it had not had its last attempt.
     fn wait_again(&mut self, now: Instant, settings: &Settings, not_before: Instant) -> Verdict {
         let doubled = settings.backoff_min * 2u32.pow(self.runs - 1);
@@ -208,6 +215,12 @@ impl Oracle {
                 end,
                 stopped: false,
             }) if (over, by) == (attempt, worker) => Some(end),
+            // The pool has ended it for its time, together with its worker.
+            Place::Over(Over::Lost {
+                attempt: over,
+                worker: by,
+                lost: Lost::Killed(KillReason::Overrun),
+            }) if (over, by) == (attempt, worker) => Some(JobEnd::TimedOut),
             _ => None,
         };
         let is_so = matches!(
@@ -269,12 +282,12 @@ impl Oracle {
             },
             Conclusion::Overran { attempt, worker } => {
                 let lost = Lost::Killed(KillReason::Overrun);
-                file.place
-                    == Place::Over(Over::Lost {
-                        attempt,
-                        worker,
-                        lost,
-                    })
+                let over = Over::Lost {
+                    attempt,
+                    worker,
+                    lost,
+                };
+                file.place == Place::Over(over) && (stops || !file.has_more_time())
             }
             Conclusion::Cancelled => {
                 file.is_cancelled() && (waits || ordinary || lost == Some(by_shutdown))

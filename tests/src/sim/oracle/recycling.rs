@@ -1,11 +1,12 @@
 //! What is promised about planned replacements: one slot at a time, only when it is idle, and only while another stands in for it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use wpool_pool::time::Instant;
 use wpool_protocol::id::SlotId;
 
-use crate::sim::oracle::seats::Seated;
+use crate::sim::oracle::seats::{Seated, by};
 use crate::sim::oracle::{Oracle, Verdict};
 
 /// What is to be replaced, as an onlooker keeps it.
@@ -21,6 +22,7 @@ pub(super) struct Recycling {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Wear {
     pub(super) jobs: u64,
+    pub(super) up_at: Option<Instant>,
     pub(super) old_at: Option<Instant>,
 }
 
@@ -75,6 +77,17 @@ impl Oracle {
                 if seat.worker.slot.0 < self.settings.slots {
                     self.recycling.due.insert(seat.worker.slot);
                 }
+            }
+        }
+    }
+
+    /// Another age may hold, for those who are up already, too.
+    pub(super) fn hear_other_age(&mut self) {
+        let (now, age) = (self.now, self.settings.recycle_age);
+        for seat in self.seats.values_mut() {
+            if let (Seated::Free | Seated::Busy(_), Some(up_at)) = (&seat.state, seat.wear.up_at) {
+                let old_at = |age| up_at.after(age).max(by(now, Duration::ZERO));
+                seat.wear.old_at = age.map(old_at);
             }
         }
     }

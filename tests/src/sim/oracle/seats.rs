@@ -143,7 +143,7 @@ impl Seat {
 }
 
 /// The moment after a wait, as the settings have it; a wait of nothing is still a wait.
-fn by(now: Instant, wait: std::time::Duration) -> Instant {
+pub(super) fn by(now: Instant, wait: std::time::Duration) -> Instant {
     now.after(wait.max(std::time::Duration::from_nanos(1)))
 }
 
@@ -172,6 +172,7 @@ impl Oracle {
             (Event::WorkerReady(_), state @ Seated::Booting { .. }) => {
                 *state = Seated::Free;
                 seat.births.ready(now);
+                seat.wear.up_at = Some(now);
                 seat.wear.old_at = settings.recycle_age.map(|age| by(now, age));
                 self.recycling.up(worker.slot);
             }

@@ -13,7 +13,7 @@ use crate::sim::process::Reality;
 /// What was started, as far as the next starts depend on it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Starts {
-    /// Starts in a row that went to others while a class waited.
+    /// Starts that went to others while a class waited, since one was its own or it had no jobs.
     passed: BTreeMap<Priority, u32>,
     /// Of each class and each two tenants that both could start jobs there since: what they started.
     shares: BTreeMap<(Priority, String, String), (u64, u64)>,
@@ -97,9 +97,17 @@ impl Oracle {
         let waiting = self.heads();
         let bound = self.settings.share_period.max(3);
         for class in Priority::ALL {
-            let waits = waiting.keys().any(|(of, _)| *of == class);
-            if class == new.priority || !waits {
+            let mut jobs = self.jobs.values();
+            let has_jobs = jobs.any(|job| {
+                job.new.priority == class
+                    && job.place == Place::Waiting
+                    && job.not_before <= self.now
+            });
+            if class == new.priority || !has_jobs {
                 self.starts.passed.remove(&class);
+                continue;
+            }
+            if !waiting.keys().any(|(of, _)| *of == class) {
                 continue;
             }
             let passed = self.starts.passed.entry(class).or_default();
