@@ -268,6 +268,20 @@ impl JobRequest {
         if !(1..=100).contains(&self.attempts_max.unwrap_or(1)) {
             return refuse("attempts_max", "it must be 1 to 100");
         }
+        let delay = self.delay_ms.unwrap_or_default();
+        if delay.0 > 0 && self.start_within_ms.is_some_and(|within| within <= delay) {
+            return refuse(
+                "start_within_ms",
+                "it is over before delay_ms is: the job could only expire",
+            );
+        }
+        let grows = |reasons: &Vec<RetryOn>| reasons.contains(&RetryOn::Memory);
+        if self.memory_growth.is_some() && !self.retry_on.as_ref().is_some_and(grows) {
+            return refuse(
+                "memory_growth",
+                "it means something only with `memory` in retry_on",
+            );
+        }
         Ok(())
     }
 
@@ -360,6 +374,9 @@ impl JobRequest {
         let mut names = labels.chain(others);
         if let Some((field, _)) = names.find(|(_, name)| name.len() > NAME_LEN_MAX) {
             return refuse(field, "a name or value is longer than 255 bytes");
+        }
+        if self.idempotency_key.as_deref() == Some("") {
+            return refuse("idempotency_key", "it is empty; leave it out, or name one");
         }
         let tenant = self.tenant.as_deref();
         if tenant.is_some_and(|name| name.is_empty() || name.contains(char::is_control)) {
@@ -476,6 +493,23 @@ mod tests {
             ..good
         };
         assert_eq!(stubborn.validate().unwrap_err().field, "attempts_max");
+        for (json, field) in [
+            (
+                r#"{"command": ["x"], "idempotency_key": ""}"#,
+                "idempotency_key",
+            ),
+            (
+                r#"{"command": ["x"], "delay_ms": 10, "start_within_ms": 10}"#,
+                "start_within_ms",
+            ),
+            (
+                r#"{"command": ["x"], "memory_growth": 2, "retry_on": ["failed"]}"#,
+                "memory_growth",
+            ),
+            (r#"{"command": ["x"], "memory_growth": 2}"#, "memory_growth"),
+        ] {
+            assert_eq!(parse(json).unwrap().validate().unwrap_err().field, field);
+        }
     }
 
     #[test]

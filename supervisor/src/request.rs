@@ -73,6 +73,8 @@ pub struct ResolvedJob {
     pub retry_on: RetryRule,
     /// The memory limit after an attempt that reached it: how many times as much, and at most.
     pub memory_growth: Option<(Growth, ByteSize)>,
+    /// The memory limit of the first attempt.
+    pub memory_asked: ByteSize,
     /// The limits that hold.
     pub limits: Limits,
     /// The name of its profile.
@@ -184,6 +186,7 @@ pub fn resolve(
         attempts_max: request.attempts_max.unwrap_or(config.attempts_max),
         retry_on,
         memory_growth: request.memory_growth.map(|growth| (growth, memory_max)),
+        memory_asked: limits.memory_bytes,
         limits,
         profile: name,
         command: summary(&payload.argv).into(),

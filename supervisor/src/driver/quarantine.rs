@@ -42,6 +42,8 @@ impl Driver {
         }
         let mut request = kept.request.as_deref().ok_or(NotAside::NoJob)?.clone();
         request.released_from = Some(id);
+        // Its attempts are new, and none of them has grown.
+        request.limits.memory_bytes = request.memory_asked;
         self.last_id = self.last_id.next();
         let new_id = self.last_id;
         self.register.set_released(id, Some(new_id));

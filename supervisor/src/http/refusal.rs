@@ -142,9 +142,14 @@ impl From<NotAccepted> for Refusal {
         match not_accepted {
             NotAccepted::Refused(refusal) => refusal.into(),
             NotAccepted::KeyTaken(taken) => {
+                let differs = if taken.command == taken.new_command {
+                    "the same command, and asks for something else beside it".to_owned()
+                } else {
+                    taken.new_command.to_string()
+                };
                 let detail = format!(
-                    "idempotency_key: `{}` stands for job {} ({}), and this is another one ({}); use another key",
-                    taken.key, taken.id, taken.command, taken.new_command
+                    "idempotency_key: `{}` stands for job {} ({}), and this is another one ({differs}); use another key",
+                    taken.key, taken.id, taken.command
                 );
                 let title = "the key stands for another job";
                 Self::new(StatusCode::CONFLICT, "key-taken", title, detail)
