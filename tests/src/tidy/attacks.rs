@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! - Every number from 1 to [`NUMBER_MAX`] is there once, and says what contains it or why nothing does.
+//! - Every number from 1 to 76 is there once, and says what contains it or why nothing does.
 //! - No attack is tried by `tests/tests/escape` that the list does not know of.
 
 use std::collections::BTreeSet;

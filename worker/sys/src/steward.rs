@@ -23,7 +23,9 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, waitid,
+};
 
 use crate::clone3::{Child, clone3, clone3_sibling, exit_now};
 use crate::namespaces::Namespaces;
@@ -184,14 +186,23 @@ impl Steward {
             Some((pid, 0)) => {
                 let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
                 // It is a child of ours that nobody has waited for: its pid is nobody else's.
+                let pidfd = pidfd_open(pid, PidfdFlags::empty()).inspect_err(|_| end(pid))?;
                 Ok(Child {
-                    pidfd: pidfd_open(pid, PidfdFlags::empty())?,
+                    pidfd,
                     pid: pid.as_raw_nonzero().get().unsigned_abs(),
                 })
             }
             Some((_, errno)) => Err(io::Error::from_raw_os_error(errno)),
         }
     }
+}
+
+/// Ends and reaps a child that cannot be held.
+fn end(pid: Pid) {
+    let killed = kill_process(pid, Signal::KILL);
+    let reaped = killed.and_then(|()| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED));
+    // Both can only fail for a child that is not ours, or that somebody has waited for.
+    debug_assert!(reaped.is_ok(), "{reaped:?}");
 }
 
 /// Waits in the new namespace until it is mapped and opened.
