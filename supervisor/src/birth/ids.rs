@@ -12,7 +12,7 @@
 //!
 //! - No job has the host's id 0: the kernel limits no processes of that user (`RLIMIT_NPROC`; kernel: `is_rlimit_overlimit` spares
 //!   `INIT_USER`), and files of the host would take it for root.
-//! - Two supervisors on one host never give out the same ids at one time: each holds a name that only one can have.
+//! - Two supervisors in one network namespace never give out the same ids at one time: each holds a name that only one can have.
 //! - Not root, and once [`Ids::claim`] has returned, this thread has no capability, and neither has what it starts.
 
 use std::fs;
@@ -112,11 +112,24 @@ pub enum NoIds {
     #[error(transparent)]
     Subordinate(#[from] SubordinateError),
     /// All are somebody's.
-    #[error("every block of ids from {first} up is held by another wpool")]
+    #[error(
+        "every block of ids from {first} up is held by another process, as the abstract sockets @wpool-ids-… show"
+    )]
     Taken {
         /// The first.
         first: u32,
     },
+    /// A slot beyond what there is.
+    #[error(
+        "there are {count} ids for slots, which take two each: give the user more subordinate ids, or have fewer workers"
+    )]
+    Few {
+        /// How many.
+        count: u32,
+    },
+    /// A block cannot be taken, and not because somebody has it.
+    #[error("failed to take a block of ids (an abstract socket)")]
+    Name(#[source] io::Error),
     /// The ids are not there: in a container they need not be.
     #[error(
         "this user namespace has no ids from {FIRST_ID} up: run the container with a map of all ids, or wpool outside of it"
@@ -154,11 +167,10 @@ impl Ids {
             Err(refused) => refused,
         };
         give_up_capabilities()?;
-        match (policy, &refused) {
-            (IdentityPolicy::Own, _) | (_, NoIds::RootWithoutIds | NoIds::Capabilities(_)) => {
-                Err(refused)
-            }
-            (IdentityPolicy::Best | IdentityPolicy::Quick, _) => Ok(Self {
+        match policy {
+            _ if is_root_outside() => Err(refused),
+            IdentityPolicy::Own => Err(refused),
+            IdentityPolicy::Best | IdentityPolicy::Quick => Ok(Self {
                 source: Source::Shared,
                 refused: Some(refused),
             }),
@@ -224,7 +236,7 @@ impl Ids {
     ///
     /// # Errors
     ///
-    /// [`NoIds::Taken`] if there are no more: an ordinary user may have few.
+    /// [`NoIds::Few`] if there are no more: an ordinary user may have few.
     pub(super) fn of_slot(&self, slot: SlotId) -> Result<IdMap, NoIds> {
         let (block, zero) = match &self.source {
             Source::Shared => return Ok(IdMap::Single { inside: ID_INSIDE }),
@@ -234,7 +246,7 @@ impl Ids {
         };
         let offset = u32::from(slot.0) * IDS_PER_SLOT;
         if offset + IDS_PER_SLOT > block.count {
-            return Err(NoIds::Taken { first: block.first });
+            return Err(NoIds::Few { count: block.count });
         }
         Ok(IdMap::Pair {
             first: zero + offset,
@@ -248,22 +260,29 @@ impl Block {
     fn claim(first: u32, end: u32) -> Result<Self, NoIds> {
         let firsts =
             (first..end).step_by(usize::try_from(IDS_PER_SUPERVISOR).unwrap_or(usize::MAX));
-        Self::first_free(firsts, IDS_PER_SUPERVISOR).ok_or(NoIds::Taken { first })
+        Self::first_free(firsts, IDS_PER_SUPERVISOR)?.ok_or(NoIds::Taken { first })
     }
 
     /// The first of these that is nobody's. Whoever has its name has the block: an abstract socket, which goes with the last
     /// descriptor of it, whatever ends its process.
-    fn first_free(mut firsts: impl Iterator<Item = u32>, count: u32) -> Option<Self> {
-        firsts.find_map(|first| {
+    fn first_free(firsts: impl Iterator<Item = u32>, count: u32) -> Result<Option<Self>, NoIds> {
+        for first in firsts {
             let name = format!("wpool-ids-{first}");
-            let address = SocketAddr::from_abstract_name(name).ok()?;
-            let name = UnixListener::bind_addr(&address).ok()?;
-            Some(Self {
-                first,
-                count,
-                _name: name,
-            })
-        })
+            let bound = SocketAddr::from_abstract_name(name)
+                .and_then(|address| UnixListener::bind_addr(&address));
+            match bound {
+                Ok(name) => {
+                    return Ok(Some(Self {
+                        first,
+                        count,
+                        _name: name,
+                    }));
+                }
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) => return Err(NoIds::Name(error)),
+            }
+        }
+        Ok(None)
     }
 
     /// Maps it into the user namespace of a process, by right of capabilities.
@@ -298,31 +317,49 @@ fn give_up_capabilities() -> Result<(), NoIds> {
     given_up.map_err(|error| NoIds::Capabilities(error.into()))
 }
 
-/// The ids that there are in our own user namespace: (first, how many).
-fn map(name: &str) -> Vec<(u64, u64)> {
+/// A line of a map of ids: from which on inside, from which on outside, how many.
+type Line = (u64, u64, u64);
+
+/// The ids that there are in our own user namespace.
+fn map(name: &str) -> Vec<Line> {
     let text = fs::read_to_string(Path::new("/proc/self").join(name)).unwrap_or_default();
     parse(&text)
 }
 
-fn parse(text: &str) -> Vec<(u64, u64)> {
+fn parse(text: &str) -> Vec<Line> {
     let lines = text.lines().filter_map(|line| {
         let mut numbers = line.split_whitespace().map(str::parse::<u64>);
-        let (inside, _, count) = (numbers.next()?, numbers.next()?, numbers.next()?);
-        Some((inside.ok()?, count.ok()?))
+        let (inside, outside, count) = (numbers.next()?, numbers.next()?, numbers.next()?);
+        Some((inside.ok()?, outside.ok()?, count.ok()?))
     });
     lines.collect()
 }
 
 /// Whether all ids that may be given out are there.
-fn has_range(map: &[(u64, u64)]) -> bool {
-    map.iter().any(|&(inside, count)| {
+fn has_range(map: &[Line]) -> bool {
+    map.iter().any(|&(inside, _, count)| {
         inside <= u64::from(FIRST_ID) && u64::from(END) <= inside.saturating_add(count)
     })
 }
 
-/// Whether this is the map of the host itself: in any other namespace root is somebody else outside.
-fn is_whole(map: &[(u64, u64)]) -> bool {
-    map == [(0, u64::from(u32::MAX))]
+/// Whether this is the map of the host itself: in any other namespace root may be somebody else outside.
+fn is_whole(map: &[Line]) -> bool {
+    map == [(0, 0, u64::from(u32::MAX))]
+}
+
+/// Whether whoever runs this is root outside of our own user namespace, as far as can be seen: then jobs must not have the same id.
+fn is_root_outside() -> bool {
+    let uid = rustix::process::geteuid().as_raw();
+    is_root_by(&map("uid_map"), u64::from(uid))
+}
+
+/// An id that no line tells of is taken for root if it is called so inside.
+fn is_root_by(map: &[Line], uid: u64) -> bool {
+    let outside = map.iter().find_map(|&(inside, outside, count)| {
+        let offset = uid.checked_sub(inside).filter(|offset| *offset < count)?;
+        Some(outside.saturating_add(offset))
+    });
+    outside.unwrap_or(uid) == 0
 }
 
 #[cfg(test)]
@@ -340,15 +377,31 @@ mod tests {
     }
 
     #[test]
+    fn root_is_known_by_what_it_is_outside() {
+        for (text, uid, is_root) in [
+            ("0 0 4294967295", 0, true),
+            ("0 0 4294967295", 1000, false),
+            ("0 0 1", 0, true),
+            ("1000 0 1", 1000, true),
+            ("0 1000 1", 0, false),
+            ("0 100000 65536", 0, false),
+            ("", 0, true),
+            ("", 1000, false),
+        ] {
+            assert_eq!(is_root_by(&parse(text), uid), is_root, "{text} {uid}");
+        }
+    }
+
+    #[test]
     fn blocks_of_ids_are_one_supervisors_as_long_as_it_lives() {
         // Names of the test's own.
         let firsts = || (3_000_000_000..3_000_000_004).step_by(2);
-        let first = Block::first_free(firsts(), 2).unwrap();
-        let second = Block::first_free(firsts(), 2).unwrap();
+        let first = Block::first_free(firsts(), 2).unwrap().unwrap();
+        let second = Block::first_free(firsts(), 2).unwrap().unwrap();
         assert_eq!((first.first, second.first), (3_000_000_000, 3_000_000_002));
-        assert!(Block::first_free(firsts(), 2).is_none());
+        assert!(Block::first_free(firsts(), 2).unwrap().is_none());
         drop(first);
-        let again = Block::first_free(firsts(), 2).unwrap();
+        let again = Block::first_free(firsts(), 2).unwrap().unwrap();
         assert_eq!(again.first, 3_000_000_000);
     }
 
@@ -356,7 +409,7 @@ mod tests {
     fn slots_have_different_ids_and_none_beyond_the_block() {
         let firsts = std::iter::once(3_100_000_000);
         let ids = Ids {
-            source: Source::Root(Block::first_free(firsts, 6).unwrap()),
+            source: Source::Root(Block::first_free(firsts, 6).unwrap().unwrap()),
             refused: None,
         };
         let first = |slot| match ids.of_slot(SlotId(slot)) {

@@ -62,36 +62,51 @@ pub fn read(path: &Path) -> Result<RawConfig, ConfigError> {
     toml_edit::de::from_str(&text).map_err(|error| in_place(path, &text, &error))
 }
 
-/// The files that are there where configs are: of a service its own (`CONFIGURATION_DIRECTORY`, systemd.exec(5)), of root the
-/// machine's, of anybody else the user's.
+/// The files that are there where configs are: of the packaged service its own (`CONFIGURATION_DIRECTORY`, systemd.exec(5)), of root the
+/// machine's, of anybody else the user's. Another service's directory is not ours.
 fn usual_files() -> Vec<PathBuf> {
     let of_service = std::env::var_os("CONFIGURATION_DIRECTORY");
-    let of_service = of_service.and_then(|list| std::env::split_paths(&list).next());
+    let is_ours = |dir: &PathBuf| dir.is_absolute() && dir.ends_with("wpool");
+    let of_service = of_service.and_then(|list| std::env::split_paths(&list).find(is_ours));
     let is_root = rustix::process::geteuid().is_root();
     let of_root = is_root.then(|| PathBuf::from("/etc/wpool"));
-    let Some(directory) = of_service.filter(|dir| dir.is_absolute()).or(of_root) else {
+    let Some(directory) = of_service.or(of_root) else {
         let dir = std::env::var_os("XDG_CONFIG_HOME")
             .map(PathBuf::from)
             .filter(|dir| dir.is_absolute())
             .or_else(|| std::env::home_dir().map(|home| home.join(".config")));
         let file = dir.map(|dir| dir.join("wpool/wpool.toml"));
-        return file.into_iter().filter(|file| file.exists()).collect();
+        return file.into_iter().filter(|file| is_there(file)).collect();
     };
     files_in(&directory)
 }
 
 /// `wpool.toml` of a directory, and its drop-ins.
 fn files_in(directory: &Path) -> Vec<PathBuf> {
-    let main = Some(directory.join("wpool.toml")).filter(|file| file.exists());
+    let main = Some(directory.join("wpool.toml")).filter(|file| is_there(file));
     main.into_iter()
         .chain(drop_ins(&directory.join("conf.d")))
         .collect()
 }
 
+/// Whether there is something: what cannot be looked at is taken for a file, and its reading fails with the reason.
+fn is_there(path: &Path) -> bool {
+    let looked = fs::metadata(path);
+    !looked.is_err_and(|error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+        )
+    })
+}
+
 /// The files of a drop-in directory, by name.
 fn drop_ins(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else {
-        return Vec::new();
+        return Some(dir.to_owned())
+            .filter(|dir| is_there(dir))
+            .into_iter()
+            .collect();
     };
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))

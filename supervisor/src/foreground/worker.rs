@@ -69,6 +69,8 @@ pub struct Worker {
 pub struct Process {
     pidfd: OwnedFd,
     failure: FailureReport,
+    /// What it was born of: its ids are nobody else's as long as this is there.
+    _nursery: Nursery,
 }
 
 impl Worker {
@@ -102,6 +104,7 @@ impl Worker {
             process: Some(Process {
                 pidfd: newborn.pidfd,
                 failure: newborn.failure,
+                _nursery: nursery,
             }),
             store: newborn.store,
             setup: newborn.setup,

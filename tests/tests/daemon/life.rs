@@ -109,14 +109,15 @@ fn a_socket_that_is_passed_is_served_and_left_behind() -> anyhow::Result<()> {
 }
 
 fn a_service_reads_the_config_of_its_directory() -> anyhow::Result<()> {
-    let directory = tempfile::tempdir()?;
-    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text);
-    std::fs::create_dir(directory.path().join("conf.d"))?;
+    let parent = tempfile::tempdir()?;
+    let directory = parent.path().join("wpool");
+    let write = |name: &str, text: &str| std::fs::write(directory.join(name), text);
+    std::fs::create_dir_all(directory.join("conf.d"))?;
     write("wpool.toml", "[pool]\nworkers = 3\nqueue_jobs = 7\n")?;
     write("conf.d/10.toml", "[pool]\nqueue_jobs = 8\n")?;
     // As systemd names it, to a user who is not root: others' is not read.
     let mut show = wpool::wpool(["config", "show"]);
-    show.env("CONFIGURATION_DIRECTORY", directory.path());
+    show.env("CONFIGURATION_DIRECTORY", &directory);
     let said: Said = show.output()?.into();
     let says = |line: &str| said.stdout.lines().any(|said| said == line);
     ensure!(says("workers = 3") && says("queue_jobs = 8"), "{said:?}");

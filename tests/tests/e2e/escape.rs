@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::json;
 use wpool_tests::test;
 use wpool_tests::trial::Test;
-use wpool_tests::wpool::{Daemon, Said, binary, feed, program, run, wpool};
+use wpool_tests::wpool::{Daemon, Said, binary, descendants, feed, program, run, wait_for, wpool};
 
 pub(crate) const TESTS: &[Test] = &[
     test!(nothing_of_the_host_is_read_or_written, "python3"),
@@ -24,6 +24,7 @@ pub(crate) const TESTS: &[Test] = &[
         "unshare"
     ),
     test!(root_that_has_no_ids_to_give_is_refused, "root", "setpriv"),
+    test!(runs_at_one_time_have_different_ids, "root"),
     test!(jobs_side_by_side_do_not_meet, "python3"),
     test!(a_job_finds_nothing_of_the_one_before, "python3"),
 ];
@@ -83,9 +84,44 @@ fn root_that_has_no_ids_to_give_is_refused() -> anyhow::Result<()> {
     ensure!(said.code == 125 && said.stdout.is_empty(), "{said:?}");
     ensure!(said.stderr.contains("CAP_SETUID"), "{said:?}");
     ensure!(said.stderr.lines().count() == 1, "{said:?}");
+    // Root of a namespace of its own that is root outside as well.
+    let mut command = program("unshare");
+    command.args(["--user", "--map-root-user"]).arg(binary());
+    let said: Said = command.args(["run", "--", "id"]).output()?.into();
+    ensure!(said.code == 125 && said.stdout.is_empty(), "{said:?}");
+    ensure!(said.stderr.contains("no ids from"), "{said:?}");
     // What a container usually has: enough for ids of their own, and so for the limit.
     let said = run_without("-sys_admin,-sys_resource")?;
     ensure!(said.stderr.to_lowercase().contains("fork"), "{said:?}");
+    Ok(())
+}
+
+fn runs_at_one_time_have_different_ids() -> anyhow::Result<()> {
+    let (mut runs, mut seen) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let run = wpool(["run", "--", "sleep", "60"]).spawn()?;
+        let pid = run.id();
+        runs.push(run);
+        let uid_of_job = || {
+            let tree = descendants(pid).ok()?;
+            let of_job = |pid: &u32| {
+                let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+                name.is_ok_and(|name| name == "sleep\n")
+            };
+            let job = tree.into_iter().find(of_job)?;
+            let status = fs::read_to_string(format!("/proc/{job}/status")).ok()?;
+            let line = status.lines().find(|line| line.starts_with("Uid:"))?;
+            Some(line.to_owned())
+        };
+        ensure!(wait_for(|| uid_of_job().is_some()), "the job does not run");
+        let uid = uid_of_job().context("it has ended")?;
+        seen.push(uid);
+    }
+    for mut run in runs {
+        run.kill()?;
+        run.wait()?;
+    }
+    ensure!(seen[0] != seen[1], "{seen:?}");
     Ok(())
 }
 

@@ -87,7 +87,7 @@ impl Ranges {
     pub(super) fn claim(&self) -> Result<Block, NoIds> {
         let count = self.count.min(IDS_PER_SUPERVISOR) / IDS_PER_SLOT * IDS_PER_SLOT;
         let blocks = (0..self.count / count.max(1)).map(|number| self.first_uid + number * count);
-        Block::first_free(blocks, count).ok_or(NoIds::Taken {
+        Block::first_free(blocks, count)?.ok_or(NoIds::Taken {
             first: self.first_uid,
         })
     }
@@ -116,10 +116,10 @@ fn call(program: &str, pid: u32, own: u32, first: u32, count: u32) -> io::Result
     Err(io::Error::other(why.trim().to_owned()))
 }
 
-/// The first range of `name` or `uid` in the text of `/etc/subuid` or `/etc/subgid`: (first, how many).
+/// The largest range of `name` or `uid` in the text of `/etc/subuid` or `/etc/subgid`: (first, how many).
 pub fn range_of(table: &str, name: &str, uid: u32) -> Option<(u32, u32)> {
     let uid = uid.to_string();
-    table.lines().find_map(|line| {
+    let ranges = table.lines().filter_map(|line| {
         let mut fields = line.trim().split(':');
         let owner = fields.next()?;
         let (first, count) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
@@ -127,7 +127,8 @@ pub fn range_of(table: &str, name: &str, uid: u32) -> Option<(u32, u32)> {
             count >= IDS_PER_SLOT && first > 0 && u32::checked_add(first, count).is_some();
         (!owner.is_empty() && (owner == name || owner == uid) && is_usable)
             .then_some((first, count))
-    })
+    });
+    ranges.max_by_key(|&(_, count)| count)
 }
 
 #[cfg(test)]
@@ -136,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_range_is_found_by_name_or_uid() {
-        let table = "ada:100000:65536\n1001:165536:65536\n:5:5\nbert:x:y\nbert:0:10\nbert:7:1\nbert:4294967000:1000\n";
+        let table = "ada:5:4\nada:100000:65536\n1001:165536:65536\n:5:5\nbert:x:y\nbert:0:10\nbert:7:1\nbert:4294967000:1000\n";
         assert_eq!(range_of(table, "ada", 1), Some((100_000, 65_536)));
         assert_eq!(range_of(table, "somebody", 1001), Some((165_536, 65_536)));
         assert_eq!(range_of(table, "bert", 7), None);
