@@ -106,7 +106,8 @@ impl Steward {
         let made = map(child.pid)
             .and_then(|()| File::open(format!("/proc/{}/ns/user", child.pid)))
             .map(OwnedFd::from);
-        drop(gate_write);
+        // A byte, not an end: another child of this process may hold a copy of the pipe.
+        rustix::io::write(&gate_write, &[1])?;
         wait(&child.pidfd)?;
         Ok(Self { namespace: made? })
     }
