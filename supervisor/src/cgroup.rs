@@ -43,6 +43,12 @@ const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 /// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
+/// Cgroups of a slot lie side by side.
+const DEPTH_MAX: &str = "1";
+
+/// The worker's, its job's, and those of jobs before whose removal the kernel puts off.
+const DESCENDANTS_MAX: &str = "64";
+
 /// How long killed processes may take to be gone: 1000 take 0.1 s, memory to be freed some more.
 const DEATH_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -222,6 +228,9 @@ impl Delegated {
             clear(&path, self.steward.as_deref())?;
         }
         make(&path)?;
+        // Not the worker's to change: whoever has taken it over makes neither many nor deep ones, which somebody would have to remove.
+        write(&path.join("cgroup.max.depth"), DEPTH_MAX)?;
+        write(&path.join("cgroup.max.descendants"), DESCENDANTS_MAX)?;
         let worker = path.join("worker");
         make(&worker)?;
         let directory = File::open(&path).map_err(doing("open", &path))?;
@@ -325,6 +334,9 @@ fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
 
 /// Kills all that lives in a cgroup and below, waits for its end and removes it, the innermost first.
 fn clear(path: &Path, steward: Option<&Steward>) -> Result<(), CgroupError> {
+    if let Some(steward) = steward {
+        take_back(path, steward)?;
+    }
     write(&path.join("cgroup.kill"), "1")?;
     wait_until_empty(path, Instant::now() + DEATH_PATIENCE)?;
     let mut tree = Vec::new();
@@ -335,6 +347,19 @@ fn clear(path: &Path, steward: Option<&Steward>) -> Result<(), CgroupError> {
             .iter()
             .try_for_each(|path| fs::remove_dir(path).map_err(doing("remove", path))),
     }
+}
+
+/// Takes a slot's cgroup back from a worker who may have shut it (chmod), and then what is in it.
+fn take_back(path: &Path, steward: &Steward) -> Result<(), CgroupError> {
+    have_done(steward, Deed::TakeBack, &[path.to_owned()])?;
+    let mut below = Vec::new();
+    for entry in fs::read_dir(path).map_err(doing("list", path))? {
+        let entry = entry.map_err(doing("list", path))?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            below.push(entry.path());
+        }
+    }
+    have_done(steward, Deed::TakeBack, &below)
 }
 
 /// Lists a cgroup and all below it, the innermost first.
@@ -353,6 +378,7 @@ fn list_tree(path: &Path, tree: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
 #[derive(Clone, Copy, Debug)]
 enum Deed {
     Give { uid: u32, gid: u32 },
+    TakeBack,
     Remove,
 }
 
@@ -360,6 +386,7 @@ enum Deed {
 fn have_done(steward: &Steward, deed: Deed, paths: &[PathBuf]) -> Result<(), CgroupError> {
     let action = match deed {
         Deed::Give { .. } => "give away",
+        Deed::TakeBack => "take back",
         Deed::Remove => "remove",
     };
     let first = paths.first().map_or(Path::new(""), PathBuf::as_path);
@@ -367,6 +394,7 @@ fn have_done(steward: &Steward, deed: Deed, paths: &[PathBuf]) -> Result<(), Cgr
     let names = c_strings(names).map_err(doing(action, first))?;
     let errand = |path| match deed {
         Deed::Give { uid, gid } => Errand::Give { path, uid, gid },
+        Deed::TakeBack => Errand::TakeBack { path },
         Deed::Remove => Errand::RemoveDirectory { path },
     };
     let errands: Vec<_> = names.iter().map(|name| errand(name.as_c_str())).collect();

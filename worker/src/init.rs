@@ -102,7 +102,7 @@ fn try_run(init: Init<'_>) -> io::Result<()> {
     say(&mut reports, &Report::Started)?;
     let (main, processes_at_end) = watch(main, &children, &mut orders)?;
     let (usage, wall) = (wait::usage_of_reaped()?, began.elapsed());
-    remove_message_queues()?;
+    remove_message_queues();
     say(
         &mut reports,
         &Report::Ended(TreeEnd {
@@ -234,11 +234,12 @@ fn watch(main: u32, children: &SignalFd, orders: &mut Orders) -> io::Result<(Mai
 /// Removes what message queues the job has left. They would go with their namespace, but the kernel dismantles one some
 /// milliseconds after its last process (`free_ipc` waits for a grace period), and until then they count against the user
 /// (`RLIMIT_MSGQUEUE`): the next job would find no room (EMFILE).
-fn remove_message_queues() -> io::Result<()> {
-    for queue in fs::read_dir(MESSAGE_QUEUES)? {
-        fs::remove_file(queue?.path())?;
+///
+/// What cannot be removed goes with its namespace all the same: no reason to call the job lost.
+fn remove_message_queues() {
+    for queue in fs::read_dir(MESSAGE_QUEUES).into_iter().flatten().flatten() {
+        drop(fs::remove_file(queue.path()));
     }
-    Ok(())
 }
 
 /// Reaps all that have ended; how `main` ended, if it was among them.

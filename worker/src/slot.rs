@@ -140,7 +140,7 @@ fn profile_mounts(profiles: &[ProfileSetup]) -> Result<Vec<OwnedFd>, Refused> {
             tree.map_err(|error| Refused {
                 layer: "mount".to_owned(),
                 reason: format!("failed to open a mount for {}: {error}", mount.destination),
-                remedy: "check that the path exists and that the user who runs wpool may enter every directory above it".to_owned(),
+                remedy: "check that the path exists, and that every directory above it may be entered: by the user who runs wpool, or by everybody where jobs have ids of their own and wpool is not root".to_owned(),
             })
         })
         .collect()

@@ -55,10 +55,9 @@ const IDS_PER_SLOT: u32 = 2;
 const IDS_PER_SUPERVISOR: u32 = (WORKERS_MAX as u32 + 1) * IDS_PER_SLOT;
 
 /// Whether jobs are to have ids of their own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdentityPolicy {
     /// Where that can be had.
-    #[default]
     Best,
     /// Where that costs nothing: what an ordinary user's `wpool run` cannot wait for is left out.
     Quick,

@@ -59,6 +59,22 @@ wait_for "a bad config is told" sh -c 'journalctl -u wpool --no-pager | grep -q 
 expect "and the old one kept" test "$(wpool submit --wait --json -- sleep 30 | json 'it["cause"]["allowed"]')" = 7000
 rm /etc/wpool/wpool.toml
 
+# A worker that somebody has taken over: it shuts its cgroup, and would fill it. Its slot comes back all the same.
+slot=/sys/fs/cgroup$(tree)/slot-0
+worker=$(cat "$slot/worker/cgroup.procs")
+uid=$(awk '/^Uid:/ {print $2}' /proc/$worker/status)
+as_worker() { setpriv --reuid "$uid" --regid "$uid" --clear-groups "$@"; }
+expect "the slot's cgroup is its worker's" as_worker mkdir "$slot/mine"
+if as_worker mkdir "$slot/mine/deeper" 2>/dev/null; then fail "cgroups of a slot lie in each other"; fi
+for n in $(seq 100); do as_worker mkdir "$slot/mine-$n" 2>/dev/null || break; done
+expect "and there are no more than so many" test "$n" -lt 64
+as_worker chmod 0 "$slot/mine"
+as_worker chmod 0 "$slot"
+kill -KILL "$worker"
+is_another() { now=$(cat "$slot/worker/cgroup.procs") && [ -n "$now" ] && [ "$now" != "$worker" ]; }
+wait_for "the slot has another worker" is_another
+expect "and works" wpool submit --wait -- true
+
 # Death and hanging. Nothing of the old one may remain.
 of_it() { systemd-cgls --no-pager --unit wpool >/dev/null; cat $(find /sys/fs/cgroup"$(tree)" -name cgroup.procs) | sort -n; }
 wpool submit -- sleep 600 >/dev/null

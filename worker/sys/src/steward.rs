@@ -14,7 +14,7 @@
 //! # Invariants
 //!
 //! - This process never enters; only children do, and between fork and end they make nothing but system calls: `setns`,
-//!   `clone3`, `open`, `read`, `write`, `fchown`, `fchownat`, `unlinkat`, `close`, each async-signal-safe.
+//!   `clone3`, `open`, `read`, `write`, `fchown`, `fchownat`, `chmod`, `unlinkat`, `close`, each async-signal-safe.
 //! - What is done there is listed before the fork, and a failure names its place in the list.
 
 use std::ffi::CStr;
@@ -66,6 +66,11 @@ pub enum Errand<'a> {
         uid: u32,
         /// And to which group.
         gid: u32,
+    },
+    /// Takes a directory back: it belongs to this process' own ids again, and everybody may look into it.
+    TakeBack {
+        /// Which.
+        path: &'a CStr,
     },
     /// Removes an empty directory.
     RemoveDirectory {
@@ -181,13 +186,15 @@ impl Steward {
         };
         drop(report_write);
         let report = read_record(report_read);
-        wait(&midwife.pidfd)?;
+        let waited = wait(&midwife.pidfd);
         match report? {
+            // Killed before it could tell: a sibling that there may be finds its gate shut, and exits.
             None => Err(io::ErrorKind::UnexpectedEof.into()),
             Some((pid, 0)) => {
                 let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
                 // It is a child of ours that nobody has waited for: its pid is nobody else's.
-                let pidfd = pidfd_open(pid, PidfdFlags::empty()).inspect_err(|_| end(pid))?;
+                let held = waited.and_then(|()| Ok(pidfd_open(pid, PidfdFlags::empty())?));
+                let pidfd = held.inspect_err(|_| end(pid))?;
                 Ok(Child {
                     pidfd,
                     pid: pid.as_raw_nonzero().get().unsigned_abs(),
@@ -256,6 +263,13 @@ fn carry_out(errand: &Errand<'_>) -> Result<(), ()> {
         Errand::GiveOpen { file, uid, gid } => {
             // SAFETY: fchown takes three integers.
             check(unsafe { libc::fchown(file.as_raw_fd(), uid, gid) })
+        }
+        Errand::TakeBack { path } => {
+            let flags = libc::AT_SYMLINK_NOFOLLOW;
+            // SAFETY: the path ends with a NUL byte.
+            check(unsafe { libc::fchownat(libc::AT_FDCWD, path.as_ptr(), 0, 0, flags) })?;
+            // SAFETY: the path ends with a NUL byte.
+            check(unsafe { libc::chmod(path.as_ptr(), 0o755) })
         }
         Errand::RemoveDirectory { path } => {
             // SAFETY: the path ends with a NUL byte.
