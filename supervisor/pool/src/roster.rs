@@ -22,8 +22,8 @@ const PAGE_LEN: usize = 64;
 /// Jobs of a thin page: a third, at which a full one takes three times the room that they need.
 const THIN: usize = PAGE_LEN / 3;
 
-/// A page that had more than this becomes thin no more than once for so many removals.
-const FULL_AGAIN: usize = THIN / 2;
+/// Jobs at which a full page becomes thin: so few that one whose jobs come and go is not made anew each time.
+const THIN_AGAIN: usize = THIN / 2;
 
 /// All jobs that have not ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Page {
             Self::Full { jobs, len } => {
                 let job = jobs.get_mut(place_of(id).1)?.take()?;
                 *len -= 1;
-                if *len <= FULL_AGAIN {
+                if *len <= THIN_AGAIN {
                     let left = jobs.iter_mut().filter_map(Option::take);
                     *self = Self::Thin(left.collect());
                 }
@@ -189,5 +189,64 @@ impl Roster {
     /// All, the lowest id first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Job> {
         self.pages.values().flat_map(Page::iter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use proptest::prelude::*;
+    use wpool_protocol::job::Priority;
+
+    use super::*;
+    use crate::event::{NewJob, RetryRule};
+    use crate::job::Stage;
+    use crate::tenants::Tenants;
+
+    fn job(id: u64) -> Job {
+        let new = NewJob {
+            id: JobId(id),
+            tenant: "ann".into(),
+            priority: Priority::Normal,
+            rank: 0,
+            bytes: 0,
+            run_time_max: Duration::ZERO,
+            delay: Duration::ZERO,
+            start_within: None,
+            attempts_max: 1,
+            retry_on: RetryRule::NEVER,
+        };
+        Job::new(&new, Tenants::default().meet("ann"), id, Stage::Ready, None)
+    }
+
+    proptest! {
+        /// Over two pages, which grow full and become thin again.
+        #[test]
+        fn a_roster_is_an_ordered_map(
+            times in prop::collection::vec(prop::collection::vec(0..128u64, 0..400), 0..6),
+        ) {
+            let mut roster = Roster::default();
+            let mut expected = BTreeMap::new();
+            // Some come, then some go, and so on.
+            let steps = (0..).zip(times).flat_map(|(time, ids)| ids.into_iter().map(move |id| (time % 2, id)));
+            for (goes, id) in steps {
+                if goes == 1 {
+                    prop_assert_eq!(roster.remove(JobId(id)), expected.remove(&id));
+                } else if !expected.contains_key(&id) {
+                    roster.insert(job(id));
+                    expected.insert(id, job(id));
+                }
+                prop_assert_eq!(roster.get(JobId(id)), expected.get(&id));
+                prop_assert!(roster.iter().eq(expected.values()));
+                prop_assert_eq!(roster.len(), expected.len());
+                for page in roster.pages.values() {
+                    prop_assert!(page.len() > 0);
+                    if let Page::Thin(jobs) = page {
+                        prop_assert!(jobs.len() <= THIN);
+                    }
+                }
+            }
+        }
     }
 }
