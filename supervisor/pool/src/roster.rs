@@ -194,6 +194,7 @@ impl Roster {
 
 #[cfg(test)]
 mod tests {
+    use alloc::collections::btree_map::Entry;
     use core::time::Duration;
 
     use proptest::prelude::*;
@@ -233,9 +234,9 @@ mod tests {
             for (goes, id) in steps {
                 if goes == 1 {
                     prop_assert_eq!(roster.remove(JobId(id)), expected.remove(&id));
-                } else if !expected.contains_key(&id) {
+                } else if let Entry::Vacant(vacant) = expected.entry(id) {
                     roster.insert(job(id));
-                    expected.insert(id, job(id));
+                    vacant.insert(job(id));
                 }
                 prop_assert_eq!(roster.get(JobId(id)), expected.get(&id));
                 prop_assert!(roster.iter().eq(expected.values()));
