@@ -36,6 +36,8 @@ pub(crate) struct Breaker {
     state: BreakerState,
     /// Counted deaths within the period, oldest first.
     deaths: VecDeque<Instant>,
+    /// The last counted death of all, also once its parking is over and `deaths` begins anew.
+    last: Option<Instant>,
     /// How often the slot was parked since it last proved itself.
     parkings: u32,
 }
@@ -65,7 +67,7 @@ impl Breaker {
         random: &mut Random,
     ) -> Option<Duration> {
         let period = settings.restart_period;
-        let last = self.deaths.back().copied();
+        let last = self.last.replace(now);
         if last.is_some_and(|last| now.since(last) > period) {
             self.parkings = 0;
         }
@@ -92,8 +94,7 @@ impl Breaker {
         };
         let wait = backoff.wait(self.parkings, random);
         self.parkings = self.parkings.saturating_add(1);
-        // Only the last one still matters: it tells a probe's death from one after a long peace.
-        self.deaths = VecDeque::from([now]);
+        self.deaths.clear();
         Some(wait)
     }
 
@@ -135,6 +136,15 @@ mod tests {
         )
     }
 
+    /// Workers die until the slot is parked.
+    fn park(breaker: &mut Breaker, seconds: u64) -> Duration {
+        loop {
+            if let Some(wait) = die(breaker, seconds) {
+                return wait;
+            }
+        }
+    }
+
     #[test]
     fn a_burst_within_the_period_parks_and_the_same_deaths_further_apart_do_not() {
         let mut breaker = Breaker::default();
@@ -170,20 +180,22 @@ mod tests {
         let mut breaker = Breaker::default();
         let mut waits = alloc::vec::Vec::new();
         for _ in 0..4 {
-            let wait = loop {
-                if let Some(wait) = die(&mut breaker, 0) {
-                    break wait;
-                }
-            };
-            waits.push(wait);
+            waits.push(park(&mut breaker, 0));
             breaker.probe();
             breaker.ready();
         }
         assert!(waits[3] > waits[0] * 3, "{waits:?}");
         breaker.prove();
-        let wait = core::iter::from_fn(|| Some(die(&mut breaker, 0)))
-            .flatten()
-            .next();
-        assert!(wait.unwrap() <= Duration::from_secs(1));
+        assert!(park(&mut breaker, 0) <= Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_period_without_a_counted_death_is_forgiven_also_after_a_probe_that_was_ready() {
+        let mut breaker = Breaker::default();
+        let first = park(&mut breaker, 0);
+        breaker.probe();
+        breaker.ready();
+        let later = park(&mut breaker, 3_600);
+        assert!(later <= Duration::from_secs(1), "{first:?}, {later:?}");
     }
 }

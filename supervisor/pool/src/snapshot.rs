@@ -74,7 +74,7 @@ pub enum RestoreError {
 
 impl Snapshot {
     /// The version of this type.
-    pub const VERSION: u32 = 3;
+    pub const VERSION: u32 = 4;
 }
 
 impl Pool {

@@ -15,6 +15,7 @@ use wpool_pool::pool::Pool;
 use wpool_pool::settings::{Settings, TenantRules};
 use wpool_pool::time::Instant;
 use wpool_protocol::id::{AttemptRef, JobId, SlotId, WorkerRef};
+use wpool_protocol::status::QueuePressure;
 
 use crate::sim::Summary;
 use crate::sim::process::Reality;
@@ -283,8 +284,21 @@ impl Oracle {
             "{active} jobs run, and it shows {}",
             view.active
         );
+        let pressure = self.pressure(total);
+        require!(
+            view.pressure == pressure,
+            "it is {pressure:?} with {total} jobs that wait, and it shows {:?}",
+            view.pressure
+        );
         for slot in pool.slots() {
-            let empty = self.seats[&slot.worker.slot].is_empty();
+            let now = self.now;
+            let seat = self.seats.get_mut(&slot.worker.slot);
+            let seat =
+                seat.ok_or_else(|| format!("{} is shown and was never there", slot.worker))?;
+            if let Some(until) = slot.parked_until {
+                seat.births.judge_parking(now, until)?;
+            }
+            let empty = seat.is_empty();
             let parked = slot.parked_until.is_some_and(|until| until > self.now);
             require!(
                 empty == parked || self.kill_at.is_some() || !self.is_wanted(slot.worker.slot),
@@ -301,6 +315,19 @@ impl Oracle {
                 + dropped.out_of_place
         };
         Ok(())
+    }
+
+    /// How full the queue is while `waiting` jobs wait.
+    fn pressure(&self, waiting: u64) -> QueuePressure {
+        let (count, bytes) = self.reserved();
+        let (most, most_bytes) = (self.settings.queue_jobs, self.settings.queue_bytes);
+        if count >= most || bytes >= most_bytes {
+            QueuePressure::Full
+        } else if waiting > 50 || 2 * waiting > most || 2 * bytes > most_bytes {
+            QueuePressure::Filling
+        } else {
+            QueuePressure::Ok
+        }
     }
 
     /// Whether a slot is to have a worker.

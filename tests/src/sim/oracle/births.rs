@@ -17,6 +17,12 @@ const SETTLED_AFTER: Duration = Duration::from_millis(50);
 pub(super) struct Births {
     /// Moments of the counted deaths since the slot was last parked, or since that was over.
     deaths: Vec<Instant>,
+    /// The last counted death, whatever came after it.
+    last_counted: Option<Instant>,
+    /// How often the slot was parked since it last proved itself.
+    parkings: u32,
+    /// The present event has parked it, for so long or down to half of that.
+    parked_for: Option<Duration>,
     /// The present worker is the one on which everything hangs.
     probe: bool,
     life: Life,
@@ -61,15 +67,24 @@ impl Births {
         self.life = Life::Killed(self.counts(now) && reason != KillReason::Shrunk);
     }
 
+    /// A job has ended here as jobs do.
+    pub(super) const fn prove(&mut self) {
+        self.parkings = 0;
+    }
+
     /// It was told to go: that it does says nothing about its slot.
     pub(super) fn retire(&mut self) {
         self.life = Life::Killed(false);
     }
 
-    pub(super) fn death(&mut self, now: Instant, lost: Lost) {
+    pub(super) fn death(&mut self, now: Instant, lost: Lost, settings: &Settings) {
         let counts = self.counts(now) || lost == Lost::Killed(KillReason::BoxFailed);
         if counts {
             self.deaths.push(now);
+            let last = self.last_counted.replace(now);
+            if last.is_some_and(|last| now.since(last) > settings.restart_period) {
+                self.parkings = 0;
+            }
         }
         self.death = Death::Now(counts);
     }
@@ -126,6 +141,20 @@ impl Births {
             );
             self.death = Death::Before;
             self.deaths = vec![now];
+            let doubled = settings.park_min * 2u32.saturating_pow(self.parkings);
+            self.parked_for = Some(doubled.min(settings.park_max));
+            self.parkings = self.parkings.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// What is shown of a parked slot: until when it is left alone.
+    pub(super) fn judge_parking(&mut self, now: Instant, until: Instant) -> Verdict {
+        if let Some(whole) = self.parked_for.take() {
+            require!(
+                now.after(whole / 2) <= until && until <= now.after(whole),
+                "a slot is parked at {now} until {until}, which is not {whole:?} or half of it"
+            );
         }
         Ok(())
     }

@@ -13,6 +13,10 @@ use std::time::Duration;
 use crate::sim::oracle::seats::Over;
 use crate::sim::oracle::{Asker, JobFile, Oracle, Place, Verdict};
 
+/// The shortest and the longest wait that a client is told.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_mins(1);
+
 /// For which reason a run that ended so could be repeated.
 const fn retries(end: JobEnd) -> Option<RetryOn> {
     match end {
@@ -138,7 +142,7 @@ impl Oracle {
         );
         let wanted = bytes + file.new.bytes;
         let never_fits = file.new.bytes > self.settings.queue_bytes;
-        let bounded = |wait| (Duration::from_millis(100)..=Duration::from_mins(1)).contains(&wait);
+        let bounded = |wait| (RETRY_MIN..=RETRY_MAX).contains(&wait);
         let justified = match refusal {
             Refusal::JobsFull { limit, retry_after } => {
                 count >= limit && limit == self.settings.queue_jobs && bounded(retry_after)

@@ -224,6 +224,7 @@ impl Oracle {
         } else {
             seat.state = Seated::Free;
             seat.worked += now.since(run.began).as_nanos();
+            seat.births.prove();
             self.hear_worn(worker.slot);
             let attempt = run.attempt;
             if let Some(job) = self.jobs.get_mut(&attempt.job) {
@@ -239,7 +240,7 @@ impl Oracle {
     }
 
     fn hear_death(&mut self, worker: WorkerRef) {
-        let now = self.now;
+        let (now, settings) = (self.now, self.settings);
         let is_wanted = self.is_wanted(worker.slot);
         let Some(seat) = self.seats.get_mut(&worker.slot) else {
             return;
@@ -251,7 +252,7 @@ impl Oracle {
                 (Lost::Exited, None)
             }
         };
-        seat.births.death(now, lost);
+        seat.births.death(now, lost, &settings);
         if !is_wanted {
             seat.births = Births::default();
         }
