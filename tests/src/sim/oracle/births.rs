@@ -81,8 +81,8 @@ impl Births {
         let counts = self.counts(now) || lost == Lost::Killed(KillReason::BoxFailed);
         if counts {
             self.deaths.push(now);
-            let last = self.last_counted.replace(now);
-            if last.is_some_and(|last| now.since(last) > settings.restart_period) {
+            let before = self.last_counted.replace(now);
+            if before.is_some_and(|before| now.since(before) > settings.restart_period) {
                 self.parkings = 0;
             }
         }
