@@ -99,6 +99,8 @@ pub struct Setup {
     pub policy: IsolationPolicy,
     /// Whose ids the jobs have.
     pub identity: Identity,
+    /// The uid and gid that jobs take where [`Identity::Own`] says so: [`JOB_ID`] in a user namespace, else one of the host's.
+    pub job_id: u32,
     /// The profiles that jobs may name.
     pub profiles: Vec<ProfileSetup>,
     /// Room for one stream in the output store: the ceiling of `output_bytes`.
@@ -109,6 +111,10 @@ pub struct Setup {
     pub stdio: Option<[u32; 3]>,
     /// The cores the worker may use, as numbers of the host.
     pub cores: Vec<u16>,
+    /// The layers that it is born without, which only [`IsolationPolicy::Reduced`] allows.
+    pub missing: Vec<LayerReport>,
+    /// Where its jobs' boxes are, as the bytes of an absolute path, if it can mount nothing: a directory that is its own.
+    pub directory: Option<Vec<u8>>,
 }
 
 /// An absolute path without its empty components and its dots; empty for the root.

@@ -16,10 +16,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::fs::{Gid, MemfdFlags, SealFlags, Uid, fcntl_add_seals, memfd_create};
-use wpool_protocol::id::{SlotId, WorkerRef};
+use wpool_protocol::id::{Generation, SlotId, WorkerRef};
 use wpool_protocol::outcome::Identity;
 use wpool_protocol::wire::{
-    IsolationPolicy, MountSetup, MountSource, ProfileSetup, Setup, StoreLayout,
+    IsolationPolicy, JOB_ID, LayerReport, MountSetup, MountSource, ProfileSetup, Setup, StoreLayout,
 };
 use wpool_sys::birth::{Birth, FIRST_DESCRIPTOR, FailureReport, IdMap, bear};
 use wpool_sys::mount::detached_copy;
@@ -30,9 +30,14 @@ use wpool_worker::worker::FIRST_NAMED;
 use crate::cgroup::{CgroupError, Delegated, SlotDirectory};
 use crate::output::OutputStore;
 
+mod greeting;
 pub mod ids;
+pub mod reduction;
+mod session;
 
 use ids::{Ids, MayMount, NoIds};
+use reduction::{Reduction, ReductionError, Trouble};
+pub use session::Session;
 
 /// What all workers have in common.
 #[derive(Debug)]
@@ -77,6 +82,7 @@ pub struct Nursery {
     plan: NurseryPlan,
     binary: OwnedFd,
     cgroup: Option<Delegated>,
+    reduction: Reduction,
 }
 
 /// A worker that has just been born; it has said nothing yet.
@@ -98,6 +104,8 @@ pub struct Newborn {
     pub failure: FailureReport,
     /// Its cgroup, to be removed when it is gone.
     pub cgroup: Option<SlotDirectory>,
+    /// What is to be ended after it, where no pid namespace ends with it.
+    pub session: Option<Session>,
 }
 
 /// A nursery that cannot be.
@@ -109,6 +117,9 @@ pub enum NurseryError {
     /// The cgroup is delegated, and yet cannot be divided.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// Nothing that the config allows to be missing makes a worker stand.
+    #[error(transparent)]
+    Reduction(#[from] ReductionError),
 }
 
 /// A birth that failed.
@@ -131,6 +142,9 @@ pub enum BirthError {
     /// The worker's cgroup.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// The directory that its boxes are made in.
+    #[error("failed to make a directory for the boxes of a slot")]
+    Boxes(#[source] io::Error),
     /// There are no ids left.
     #[error(transparent)]
     Ids(#[from] NoIds),
@@ -153,16 +167,45 @@ impl Nursery {
         if let Some(delegated) = &mut cgroup {
             delegated.claim(plan.ids.steward())?;
         }
-        Ok(Self {
+        let mut nursery = Self {
             cgroup,
             binary: open_binary(plan.binary).map_err(NurseryError::Binary)?,
             plan,
-        })
+            reduction: Reduction::default(),
+        };
+        if nursery.plan.policy == IsolationPolicy::Reduced {
+            nursery.reduction = Reduction::find(|reduction| nursery.try_worker(reduction))?;
+        }
+        Ok(nursery)
+    }
+
+    /// Bears a worker for its word on the sandbox alone.
+    fn try_worker(&self, reduction: &Reduction) -> Result<(), Trouble> {
+        let worker = WorkerRef {
+            slot: SlotId(0),
+            generation: Generation(0),
+        };
+        let born = self.bear_reduced(worker, None, reduction);
+        let mut born = born.map_err(Trouble::Unborn)?;
+        let heard = greeting::hear_out(&born);
+        wpool_sys::birth::end(&born.pidfd);
+        let failure = born.failure.read();
+        let cgroup = born.cgroup.map_or(Ok(()), SlotDirectory::remove);
+        match heard {
+            Ok(heard) => heard.map_err(Trouble::Refused),
+            Err(error) => Err(Trouble::Lost(failure.unwrap_or_else(|| error.to_string()))),
+        }
+        .and_then(|()| cgroup.map_err(|error| Trouble::Unborn(error.into())))
     }
 
     /// Whose ids jobs have.
     pub const fn identity(&self) -> Identity {
         self.plan.ids.identity()
+    }
+
+    /// What workers are born without.
+    pub fn missing(&self) -> &[LayerReport] {
+        self.reduction.missing()
     }
 
     /// Gives birth to the worker of a slot.
@@ -184,9 +227,19 @@ impl Nursery {
         worker: WorkerRef,
         stdio: Option<[BorrowedFd<'_>; 3]>,
     ) -> Result<Newborn, BirthError> {
+        self.bear_reduced(worker, stdio, &self.reduction)
+    }
+
+    fn bear_reduced(
+        &self,
+        worker: WorkerRef,
+        stdio: Option<[BorrowedFd<'_>; 3]>,
+        reduction: &Reduction,
+    ) -> Result<Newborn, BirthError> {
         let layout = StoreLayout {
             stream_bytes: self.plan.stream_bytes,
         };
+        let lacks = reduction.lacks();
         let ids = self.plan.ids.of_slot(worker.slot)?;
         if let Some(stdio) = stdio {
             self.give(stdio, ids)?;
@@ -194,7 +247,8 @@ impl Nursery {
         let (commands_read, commands) = io::pipe().map_err(BirthError::Pipes)?;
         let (replies, replies_write) = io::pipe().map_err(BirthError::Pipes)?;
         let store = new_store(layout).map_err(BirthError::Pipes)?;
-        let (profiles, trees) = self.profiles(u32::from(stdio.is_some()) * 3)?;
+        let (profiles, trees) = self.profiles(u32::from(stdio.is_some()) * 3, lacks)?;
+        let directory = self.boxes(worker.slot, ids, reduction)?;
         let mut descriptors = vec![commands_read.as_fd(), replies_write.as_fd(), store.as_fd()];
         descriptors.extend(stdio.iter().flatten());
         descriptors.extend(trees.iter().map(|tree| tree.as_fd()));
@@ -212,8 +266,12 @@ impl Nursery {
             arguments: &arguments.each_ref().map(CString::as_c_str),
             environment: &[],
             descriptors: &descriptors,
-            namespaces: Namespaces::WORKER,
-            ids,
+            namespaces: Namespaces::WORKER.without(lacks),
+            ids: if lacks.contains(Namespaces::USER) {
+                IdMap::Same
+            } else {
+                ids
+            },
             steward: self.plan.ids.steward().map(Arc::as_ref),
             cgroup: cgroup.as_ref().map(SlotDirectory::directory),
             at_gate: &|pid| match &cgroup {
@@ -228,15 +286,24 @@ impl Nursery {
             commands: commands.into(),
             replies: replies.into(),
             store: OutputStore::new(File::from(store), layout),
+            session: lacks
+                .contains(Namespaces::PID)
+                .then(|| Session::of(born.pid)),
             setup: Setup {
                 slot: worker.slot,
                 policy: self.plan.policy,
                 identity: self.identity(),
+                job_id: match ids {
+                    IdMap::Pair { first, .. } if lacks.contains(Namespaces::USER) => first + 1,
+                    IdMap::Pair { .. } | IdMap::Single { .. } | IdMap::Same => JOB_ID,
+                },
                 profiles,
                 store: layout,
                 cgroup: cgroup.is_some().then_some(cgroup_number),
                 stdio: stdio.map(|_| [FIRST_NAMED, FIRST_NAMED + 1, FIRST_NAMED + 2]),
                 cores: self.cores(worker.slot),
+                missing: reduction.missing().to_vec(),
+                directory: directory.map(|path| path.into_os_string().into_encoded_bytes()),
             },
             cgroup,
         })
@@ -266,6 +333,33 @@ impl Nursery {
         Ok(())
     }
 
+    /// The directory of a slot's boxes, given to its worker, if they are no mounts.
+    fn boxes(
+        &self,
+        slot: SlotId,
+        ids: IdMap,
+        reduction: &Reduction,
+    ) -> Result<Option<PathBuf>, BirthError> {
+        let path = reduction.directory(slot).map_err(BirthError::Boxes)?;
+        let (Some(path), IdMap::Pair { first, .. }) = (&path, ids) else {
+            return Ok(path);
+        };
+        if reduction.lacks().contains(Namespaces::USER) {
+            return Ok(Some(path.clone()));
+        }
+        let directory = File::open(path).map_err(BirthError::Boxes)?;
+        let (uid, gid) = (first, first);
+        if let Some(steward) = self.plan.ids.steward() {
+            let file = directory.as_fd();
+            steward.carry_out(&[Errand::GiveOpen { file, uid, gid }])?;
+        } else {
+            let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            rustix::fs::fchown(&directory, uid, gid)
+                .map_err(|error| BirthError::Boxes(error.into()))?;
+        }
+        Ok(Some(path.clone()))
+    }
+
     /// All cores, the slot's own first.
     fn cores(&self, slot: SlotId) -> Vec<u16> {
         let mut cores = self.plan.cores.clone();
@@ -280,13 +374,22 @@ impl Nursery {
     ///
     /// A worker with ids of its own may not enter a directory that root alone may: root hands it the
     /// mount. Another user's worker goes where its own ids may.
-    fn profiles(&self, before: u32) -> Result<(Vec<ProfileSetup>, Vec<OwnedFd>), BirthError> {
+    fn profiles(
+        &self,
+        before: u32,
+        lacks: Namespaces,
+    ) -> Result<(Vec<ProfileSetup>, Vec<OwnedFd>), BirthError> {
+        let may_mount = if lacks.contains(Namespaces::MOUNT) {
+            MayMount::No
+        } else {
+            self.plan.ids.may_mount()
+        };
         let mut trees = Vec::new();
         let mut profiles = Vec::new();
         for profile in &self.plan.profiles {
             let mut mounts = Vec::new();
             for (path, destination) in &profile.mounts {
-                let source = match self.plan.ids.may_mount() {
+                let source = match may_mount {
                     MayMount::No => MountSource::Path(path.as_os_str().as_bytes().to_vec()),
                     MayMount::Yes => {
                         let number = u32::try_from(trees.len()).unwrap_or(u32::MAX);
@@ -317,7 +420,7 @@ fn settle(directory: &SlotDirectory, worker: u32, ids: IdMap) -> Result<(), Cgro
     directory.settle(worker)?;
     match ids {
         IdMap::Pair { first, .. } => directory.give_to(first, first),
-        IdMap::Single { .. } => Ok(()),
+        IdMap::Single { .. } | IdMap::Same => Ok(()),
     }
 }
 

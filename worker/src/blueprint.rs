@@ -1,6 +1,6 @@
 //! The sandbox of a slot as one value: all that will be done, before any of it is.
 //!
-//! The shipped worker carries out [`Blueprint::whole`] as it is. Whoever embeds this crate can alter it before, which is
+//! The shipped worker carries out [`Blueprint::on`] as it is. Whoever embeds this crate can alter it before, which is
 //! how tests take a layer away to see an attack succeed that it else contains: there is no flag and no variable for that.
 //!
 //! # Invariants
@@ -10,8 +10,9 @@
 use wpool_protocol::wire::ProfileSetup;
 use wpool_sys::namespaces::Namespaces;
 
+use crate::ground::Ground;
 use crate::plan::host::Layout;
-use crate::plan::{self, LOCKDOWN, Lockdown, Step};
+use crate::plan::{self, Lockdown, Step};
 use crate::seccomp::{self, Accounting};
 
 /// The sandbox of a slot.
@@ -33,17 +34,22 @@ pub struct Blueprint {
 pub type Alteration = fn(Blueprint) -> Blueprint;
 
 impl Blueprint {
-    /// With every layer.
-    pub fn whole(layout: &Layout, profiles: &[ProfileSetup], accounting: Accounting) -> Self {
+    /// With every layer that can stand on this ground.
+    pub fn on(
+        ground: &Ground,
+        layout: &Layout,
+        profiles: &[ProfileSetup],
+        accounting: Accounting,
+    ) -> Self {
         let job = (0u16..)
             .zip(profiles)
-            .map(|(index, _)| plan::job::plan(layout, &plan::slot::template(index)));
+            .map(|(index, _)| plan::job::plan(layout, &plan::slot::template(index), ground));
         Self {
-            worker: plan::slot::plan(layout, profiles, accounting),
+            worker: plan::slot::plan(layout, profiles, accounting, ground),
             job: job.collect(),
-            namespaces: Namespaces::JOB,
-            lockdown: LOCKDOWN.to_vec(),
-            filter: seccomp::Program::new(accounting),
+            namespaces: ground.of(Namespaces::JOB),
+            lockdown: plan::lockdown(ground),
+            filter: seccomp::Program::on(ground, accounting),
         }
     }
 }

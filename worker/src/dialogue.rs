@@ -47,8 +47,8 @@ pub(crate) enum Report {
     Built,
     /// A step failed; nothing of the job has run.
     Failed(String),
-    /// The program runs.
-    Started,
+    /// The program runs: the pid of its process.
+    Started(u32),
     /// The program could not be executed.
     NotExecuted {
         /// The errno.

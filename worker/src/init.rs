@@ -10,8 +10,9 @@
 //! - `Ended` is said only when no process of the job is left: the first process has ended or is killed,
 //!   then all others are killed, then all are reaped to `ECHILD`. Files and pipes are at rest then, and message queues gone.
 //! - A kill is `kill(-1)`: atomic in the kernel against a fork bomb. It is never sent to a pid that was
-//!   not just got from a successful fork.
-//! - If the worker dies, the kernel ends this process with it: the worker is pid 1 above.
+//!   not just got from a successful fork. Where there is no pid namespace, the job's process group stands in for -1.
+//! - If the worker dies, the kernel ends this process with it: the worker is pid 1 above. Where it is not, the end of
+//!   its pipe is an order to kill.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -71,6 +72,11 @@ fn try_run(init: Init<'_>) -> io::Result<()> {
     nix::sys::prctl::set_name(c"wpool-init")?;
     // A job with the same host id could else write to files of this process under /proc (oom_score_adj).
     nix::sys::prctl::set_dumpable(false)?;
+    let ground = &init.surroundings.ground;
+    if !ground.has(Namespaces::PID) {
+        // Whoever loses a parent comes to this process all the same.
+        nix::sys::prctl::set_child_subreaper(true)?;
+    }
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
     children.thread_block()?;
@@ -89,20 +95,30 @@ fn try_run(init: Init<'_>) -> io::Result<()> {
     };
     // Before the birth: what the process does on its way to the program is in its CPU time, too.
     let began = Instant::now();
-    let main = match start(
+    let leader = match start(
         init.single,
         &order,
         init.stdio,
         init.cgroup,
         init.surroundings,
     )? {
-        Ok(main) => main,
+        Ok(leader) => leader,
         Err(report) => return say(&mut reports, &report),
     };
-    say(&mut reports, &Report::Started)?;
-    let (main, processes_at_end) = watch(main, &children, &mut orders)?;
+    say(&mut reports, &Report::Started(leader))?;
+    let tree = Tree {
+        main: leader,
+        everybody: if ground.has(Namespaces::PID) {
+            Pid::from_raw(-1)
+        } else {
+            Pid::from_raw(-i32::try_from(leader).map_err(io::Error::other)?)
+        },
+    };
+    let (main, processes_at_end) = tree.watch(&children, &mut orders)?;
     let (usage, wall) = (wait::usage_of_reaped()?, began.elapsed());
-    remove_message_queues();
+    if ground.has(Namespaces::IPC | Namespaces::MOUNT) {
+        remove_message_queues();
+    }
     say(
         &mut reports,
         &Report::Ended(TreeEnd {
@@ -194,39 +210,80 @@ fn start(
     }))
 }
 
-/// Watches over the tree until its first process has ended or an order says so, then ends all of it; how it
-/// ended, and how many processes were there then.
-fn watch(main: u32, children: &SignalFd, orders: &mut Orders) -> io::Result<(MainEnd, u32)> {
-    loop {
-        if let Some(exit) = reap_until(main)? {
-            let others = end_all()?;
-            return Ok((exit.into(), others.saturating_add(1)));
-        }
-        let mut watched = [
-            PollFd::new(children.as_fd(), PollFlags::POLLIN),
-            PollFd::new(orders.pipe.as_fd(), PollFlags::POLLIN),
-        ];
-        match poll(&mut watched, PollTimeout::NONE) {
-            Ok(_) => {}
-            Err(Errno::EINTR) => continue,
-            Err(error) => return Err(error.into()),
-        }
-        let [child_ended, ordered] = watched.map(|fd| fd.any().unwrap_or(true));
-        if child_ended {
-            // Only the wake-up matters; several children may stand behind one signal.
-            while children.read_signal()?.is_some() {}
-        }
-        if ordered {
-            match orders.wait()? {
-                Some(Order::Terminate) => signal_all(Signal::SIGTERM)?,
-                Some(Order::Kill | Order::Launch(_)) | None => {
-                    // The first process may have ended between the poll and now: then that is how the job ended.
-                    let exit = reap_until(main)?;
-                    let ended = exit.map_or(MainEnd::Killed, MainEnd::from);
-                    let others = end_all()?;
-                    return Ok((ended, others.saturating_add(u32::from(exit.is_some()))));
+/// A job's processes.
+struct Tree {
+    /// The pid of the first.
+    main: u32,
+    /// What a signal is sent to that is for all of them: -1, which spares pid 1 (kill(2)), or their group.
+    everybody: Pid,
+}
+
+impl Tree {
+    /// Watches over it until its first process has ended or an order says so, then ends all of it; how it
+    /// ended, and how many processes were there then.
+    fn watch(&self, children: &SignalFd, orders: &mut Orders) -> io::Result<(MainEnd, u32)> {
+        loop {
+            if let Some(exit) = self.reap_until_main()? {
+                let others = self.end_all()?;
+                return Ok((exit.into(), others.saturating_add(1)));
+            }
+            let mut watched = [
+                PollFd::new(children.as_fd(), PollFlags::POLLIN),
+                PollFd::new(orders.pipe.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut watched, PollTimeout::NONE) {
+                Ok(_) => {}
+                Err(Errno::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            let [child_ended, ordered] = watched.map(|fd| fd.any().unwrap_or(true));
+            if child_ended {
+                // Only the wake-up matters; several children may stand behind one signal.
+                while children.read_signal()?.is_some() {}
+            }
+            if ordered {
+                match orders.wait()? {
+                    Some(Order::Terminate) => self.signal(Signal::SIGTERM)?,
+                    Some(Order::Kill | Order::Launch(_)) | None => {
+                        // The first process may have ended between the poll and now: then that is how the job ended.
+                        let exit = self.reap_until_main()?;
+                        let ended = exit.map_or(MainEnd::Killed, MainEnd::from);
+                        let others = self.end_all()?;
+                        return Ok((ended, others.saturating_add(u32::from(exit.is_some()))));
+                    }
                 }
             }
+        }
+    }
+
+    /// Reaps all that have ended; how the first process ended, if it was among them.
+    fn reap_until_main(&self) -> io::Result<Option<Exit>> {
+        loop {
+            match wait::reap(Patience::Poll)? {
+                Children::Reaped(reaped) if reaped.pid == self.main => {
+                    return Ok(Some(reaped.exit));
+                }
+                Children::Reaped(_) => {}
+                Children::Alive | Children::None => return Ok(None),
+            }
+        }
+    }
+
+    /// Kills all, and reaps to the last: so many.
+    fn end_all(&self) -> io::Result<u32> {
+        self.signal(Signal::SIGKILL)?;
+        let mut reaped = 0u32;
+        while wait::reap(Patience::Wait)? != Children::None {
+            reaped = reaped.saturating_add(1);
+        }
+        Ok(reaped)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        match kill(self.everybody, signal) {
+            // ESRCH: there is none.
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -242,41 +299,11 @@ fn remove_message_queues() {
     }
 }
 
-/// Reaps all that have ended; how `main` ended, if it was among them.
-fn reap_until(main: u32) -> io::Result<Option<Exit>> {
-    loop {
-        match wait::reap(Patience::Poll)? {
-            Children::Reaped(reaped) if reaped.pid == main => return Ok(Some(reaped.exit)),
-            Children::Reaped(_) => {}
-            Children::Alive | Children::None => return Ok(None),
-        }
-    }
-}
-
-/// Kills every process of this pid namespace but this one, and reaps to the last: so many.
-fn end_all() -> io::Result<u32> {
-    signal_all(Signal::SIGKILL)?;
-    let mut reaped = 0u32;
-    while wait::reap(Patience::Wait)? != Children::None {
-        reaped = reaped.saturating_add(1);
-    }
-    Ok(reaped)
-}
-
 impl From<Exit> for MainEnd {
     fn from(exit: Exit) -> Self {
         match exit {
             Exit::Code(code) => Self::Exited(code),
             Exit::Signal(signal) => Self::Signaled(signal),
         }
-    }
-}
-
-/// Sends a signal to every process of this pid namespace but this one (kill(2): pid -1 spares pid 1).
-fn signal_all(signal: Signal) -> io::Result<()> {
-    match kill(Pid::from_raw(-1), signal) {
-        // ESRCH: there is none.
-        Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }

@@ -11,12 +11,15 @@ use std::fs::File;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
-use wpool_protocol::limits::LimitName;
+use rustix::process::geteuid;
+use wpool_protocol::limits::{LimitName, Limits};
 use wpool_protocol::outcome::MeasuredBy;
-use wpool_protocol::wire::{Ending, JOB_ID, JobOrder, RunUsage, Stdio, Stream};
+use wpool_protocol::wire::{Ending, JobOrder, RunUsage, Stdio, Stream};
+use wpool_sys::namespaces::Namespaces;
 use wpool_sys::wait::ResourceUsage;
 
 use crate::apply::{Detached, new_files};
@@ -26,7 +29,7 @@ use crate::dialogue::{Launch, TreeEnd};
 use crate::feed::Feed;
 use crate::init::{self, Init};
 use crate::lay::{InputFile, InputFiles, LayError, Owner};
-use crate::run::{Parts, Run, Verdict};
+use crate::run::{Held, Parts, Run, Verdict};
 use crate::slot::Slot;
 use crate::usage::proc::TreeReader;
 use crate::usage::verdict::Account;
@@ -44,6 +47,10 @@ pub(crate) struct JobBox {
     cgroup: Option<JobCgroup>,
     /// `/box`, held through the job's tmpfs, not through a path.
     pub(crate) directory: OwnedFd,
+    /// Who owns what is laid there.
+    owner: Option<Owner>,
+    /// Variables that are told otherwise than to everybody.
+    variables: Vec<(&'static str, &'static str, String)>,
     /// The input that is being laid.
     laying: Option<InputFile>,
     /// Inputs begun so far.
@@ -82,13 +89,13 @@ pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<J
         .job_plans
         .get(usize::from(order.profile))
         .ok_or_else(|| io::Error::other("no such profile"))?;
-    let files = new_files(limits.disk_bytes.0, limits.inodes(), JOB_ID)?;
+    let files = Files::make(slot, &limits)?;
     let detached = Detached {
         mounts: Vec::new(),
-        files: Some(files.try_clone()?),
+        files: files.mount.as_ref().map(OwnedFd::try_clone).transpose()?,
     };
     let (theirs, stdin, captures) = match order.stdio {
-        Stdio::Captured { .. } => captured(store, limits.output_bytes.0)?,
+        Stdio::Captured { .. } => captured(slot, store, limits.output_bytes.0)?,
         Stdio::Inherited => inherited(slot)?,
     };
     let (orders_read, orders) = io::pipe()?;
@@ -130,12 +137,11 @@ pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<J
     drop(theirs.take());
     let ours = ours.ok_or_else(|| io::Error::other("the box has no pipes"))?;
     Ok(JobBox {
-        meter: Meter::Ready(Box::new(
-            TreeReader::new(slot.proc.as_fd(), init.pid, Some(files.as_fd()))
-                .map_err(io::Error::other)?,
-        )),
+        meter: Meter::Ready(Box::new(tree_reader(slot, init.pid, &files)?)),
         cgroup,
-        directory: open_beneath(&files, "box")?,
+        owner: slot.owner().map(|id| Owner { uid: id, gid: id }),
+        variables: files.variables,
+        directory: files.directory,
         laying: None,
         begun: 0,
         cores: slot.surroundings.cores_of(limits.cpus),
@@ -147,8 +153,61 @@ pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<J
             reports: ours.reports,
             stdin: ours.stdin,
             captures: ours.captures,
+            held: if slot.surroundings.ground.has(Namespaces::PID) {
+                Held::ByNamespace
+            } else {
+                Held::ByGroup(None)
+            },
         }),
     })
+}
+
+/// What looks at the processes of the job with this init.
+fn tree_reader(slot: &Slot, init: u32, files: &Files) -> io::Result<TreeReader> {
+    let proc = slot.proc.as_fd();
+    let ground = &slot.surroundings.ground;
+    let disk = files.mount.as_ref().map(|it| it.as_fd());
+    let reader = if !ground.has(Namespaces::PID) {
+        TreeReader::of_session(proc, init, disk)
+    } else if !ground.has(Namespaces::NET) {
+        TreeReader::without_sockets(proc, init, disk)
+    } else {
+        TreeReader::new(proc, init, disk)
+    };
+    reader.map_err(io::Error::other)
+}
+
+/// A job's own files.
+struct Files {
+    /// Their file system, attached nowhere yet, if they have one of their own.
+    mount: Option<OwnedFd>,
+    /// `/box`, or what stands in for it.
+    directory: OwnedFd,
+    /// What is told to the job in variables, where it is not what everybody is told.
+    variables: Vec<(&'static str, &'static str, String)>,
+}
+
+impl Files {
+    fn make(slot: &Slot, limits: &Limits) -> io::Result<Self> {
+        let Some(boxes) = &mut *slot.directory.borrow_mut() else {
+            let id = slot.owner().unwrap_or_else(|| geteuid().as_raw());
+            let mount = new_files(limits.disk_bytes.0, limits.inodes(), id)?;
+            return Ok(Self {
+                directory: open_beneath(&mount, "box")?,
+                mount: Some(mount),
+                variables: Vec::new(),
+            });
+        };
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        Ok(Self {
+            mount: None,
+            directory: boxes.make(slot.owner())?,
+            variables: vec![
+                ("HOME", "/box", text(boxes.box_path())),
+                ("TMPDIR", "/tmp", text(boxes.tmp_path())),
+            ],
+        })
+    }
 }
 
 /// The cgroup of a job, with its limits.
@@ -180,7 +239,7 @@ fn open_beneath(files: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
 type JobPipes = ([OwnedFd; 3], Option<Feed>, Vec<Capture>);
 
 /// Pipes whose other ends are ours.
-fn captured(store: &Store, output_bytes: u64) -> io::Result<JobPipes> {
+fn captured(slot: &Slot, store: &Store, output_bytes: u64) -> io::Result<JobPipes> {
     let nonblocking = |fd: OwnedFd| {
         rustix::fs::fcntl_setfl(&fd, OFlags::NONBLOCK)?;
         Ok::<_, io::Error>(File::from(fd))
@@ -199,10 +258,12 @@ fn captured(store: &Store, output_bytes: u64) -> io::Result<JobPipes> {
     let (stdout, capture_stdout) = output(Stream::Stdout)?;
     let (stderr, capture_stderr) = output(Stream::Stderr)?;
     let theirs = [input.into(), stdout, stderr];
-    for end in &theirs {
-        // A pipe belongs to who made it, and a program that opens /dev/stdout opens it anew.
-        let (uid, gid) = (Uid::from_raw(JOB_ID), Gid::from_raw(JOB_ID));
-        rustix::fs::fchown(end, Some(uid), Some(gid))?;
+    if let Some(id) = slot.owner() {
+        for end in &theirs {
+            // A pipe belongs to who made it, and a program that opens /dev/stdout opens it anew.
+            let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
+            rustix::fs::fchown(end, Some(uid), Some(gid))?;
+        }
     }
     Ok((
         theirs,
@@ -248,11 +309,7 @@ impl JobBox {
         while self.begun < until {
             self.finish_laying(order)?;
             let header = order.inputs.get(self.begun).ok_or_else(not_announced)?;
-            let job = Owner {
-                uid: JOB_ID,
-                gid: JOB_ID,
-            };
-            let inputs = InputFiles::new(self.directory.as_fd(), Some(job));
+            let inputs = InputFiles::new(self.directory.as_fd(), self.owner);
             self.laying = Some(
                 inputs
                     .begin(header)
@@ -274,9 +331,18 @@ impl JobBox {
     pub(crate) fn start(&mut self, order: &JobOrder) -> Result<(), Ending> {
         self.lay_until(order, order.inputs.len())?;
         self.finish_laying(order)?;
+        let mut env = order.env.clone();
+        for (name, usual, here) in &self.variables {
+            let told = env
+                .iter_mut()
+                .find(|(of, value)| of == name && value == usual);
+            if let Some((_, value)) = told {
+                value.clone_from(here);
+            }
+        }
         let launch = Launch {
             argv: order.argv.clone(),
-            env: order.env.clone(),
+            env,
             limits: order.limits,
         };
         self.run.start(launch).map_err(|error| Ending::BoxFailed {

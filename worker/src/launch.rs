@@ -19,16 +19,19 @@ use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Pid, chdir, execve, setsid};
+use nix::unistd::{Pid, chdir, execve, setpgid, setsid};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use wpool_protocol::outcome::Identity;
-use wpool_protocol::wire::JOB_ID;
+use wpool_sys::namespaces::Namespaces;
 use wpool_sys::{descriptor, signals};
 
 use crate::dialogue::Launch;
+use crate::directory::BoxDirectory;
+use crate::ground::Ground;
 use crate::landlock::{Grants, LandlockError, Ruleset};
 use crate::plan::Lockdown;
+use crate::plan::host::Layout;
 use crate::rlimits;
 use crate::seccomp::{self, Accounting};
 
@@ -47,6 +50,8 @@ const FIRST_EXTRA: u32 = 3;
 pub(crate) struct Surroundings {
     /// Whose ids jobs have.
     pub(crate) identity: Identity,
+    /// The uid and gid that they take, if they have their own.
+    pub(crate) job_id: u32,
     /// Cores of the host, the slot's own first.
     pub(crate) cores: Vec<u16>,
     /// The system call filter.
@@ -55,6 +60,10 @@ pub(crate) struct Surroundings {
     pub(crate) lockdown: Vec<Lockdown>,
     /// Whether memory is watched by sampling, which huge pages would outrun.
     pub(crate) accounting: Accounting,
+    /// What it stands on.
+    pub(crate) ground: Ground,
+    /// Where jobs begin.
+    pub(crate) working_directory: PathBuf,
     /// Whether the kernel has a Landlock worth using.
     pub(crate) second_wall: SecondWall,
     /// Processes of ours that count against the job's process limit.
@@ -72,31 +81,90 @@ impl Surroundings {
 }
 
 /// Whether jobs are in a Landlock domain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SecondWall {
-    /// They are.
-    Landlock,
+    /// They are, and this is what they reach.
+    Landlock(Reachable),
     /// The kernel has none, and the outcome says so.
     Missing,
 }
 
+/// What a job may do with which files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reachable {
+    read_only: Vec<PathBuf>,
+    read_write: Vec<PathBuf>,
+    write_in_place: Vec<PathBuf>,
+}
+
+/// Devices that a job may open where it has the host's `/dev`.
+const DEVICES: [&str; 5] = [
+    "/dev/full",
+    "/dev/null",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/zero",
+];
+
+/// What of the host's `/proc` tells programs how large the machine is, and nothing of others.
+const MACHINE: [&str; 4] = [
+    "/proc/cpuinfo",
+    "/proc/filesystems",
+    "/proc/meminfo",
+    "/proc/stat",
+];
+
+impl Reachable {
+    /// Of a job with a root of its own: everything that is visible may be read, since what is visible is what the mounts let
+    /// in. A file that is reached in any other way lies beneath another root, and is refused.
+    pub(crate) fn of_a_root() -> Self {
+        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect();
+        Self {
+            read_only: paths(&["/"]),
+            read_write: paths(&["/box", "/tmp", "/dev/shm", "/dev/mqueue"]),
+            write_in_place: paths(&["/dev", "/proc"]),
+        }
+    }
+
+    /// Of a job in the host's root: what it would see in one of its own, and its box.
+    pub(crate) fn of_a_directory(boxes: &BoxDirectory, layout: &Layout, shown: &[PathBuf]) -> Self {
+        let there = |path: &PathBuf| path.exists();
+        let system = layout
+            .system
+            .iter()
+            .map(|(name, _)| Path::new("/").join(name));
+        let etc = layout
+            .etc
+            .iter()
+            .map(|(name, _)| Path::new("/etc").join(name));
+        let machine = MACHINE.iter().map(PathBuf::from);
+        let read_only = system.chain(etc).chain(machine).filter(there);
+        Self {
+            read_only: read_only.chain(shown.iter().cloned()).collect(),
+            read_write: vec![boxes.box_path(), boxes.tmp_path()],
+            write_in_place: DEVICES.iter().map(PathBuf::from).filter(there).collect(),
+        }
+    }
+}
+
 impl SecondWall {
     /// Prepares the domain of a job whose root is this process' root.
-    ///
-    /// Everything that is visible may be read: what is visible is what the mounts let in. A file that is
-    /// reached in any other way lies beneath another root, and is refused.
-    pub(crate) fn prepare(self) -> Result<Option<Ruleset>, LandlockError> {
-        let paths =
-            |paths: &'static [&'static str]| paths.iter().map(Path::new).collect::<Vec<_>>();
-        match self {
-            Self::Missing => Ok(None),
-            Self::Landlock => Ruleset::new(&Grants {
-                read_only: &paths(&["/"]),
-                read_write: &paths(&["/box", "/tmp", "/dev/shm", "/dev/mqueue"]),
-                write_in_place: &paths(&["/dev", "/proc"]),
-            })
-            .map(Some),
-        }
+    pub(crate) fn prepare(&self) -> Result<Option<Ruleset>, LandlockError> {
+        let Self::Landlock(reachable) = self else {
+            return Ok(None);
+        };
+        let [read_only, read_write, write_in_place] = [
+            &reachable.read_only,
+            &reachable.read_write,
+            &reachable.write_in_place,
+        ]
+        .map(|paths| paths.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+        Ruleset::new(&Grants {
+            read_only: &read_only,
+            read_write: &read_write,
+            write_in_place: &write_in_place,
+        })
+        .map(Some)
     }
 }
 
@@ -187,8 +255,13 @@ fn carry_out(
             umask(Mode::from_bits_truncate(0o022));
             Ok(())
         }
+        Lockdown::Group => {
+            setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+            umask(Mode::from_bits_truncate(0o022));
+            Ok(())
+        }
         Lockdown::Descriptors => arrange_descriptors(stdio),
-        Lockdown::Memory => prefer_memory(surroundings.accounting),
+        Lockdown::Memory => prefer_memory(surroundings.accounting, &surroundings.ground),
         Lockdown::Cores => choose_cores(&surroundings.cores, order.limits.cpus),
         Lockdown::ResourceLimits => {
             let (accounting, own) = (surroundings.accounting, surroundings.own_processes);
@@ -196,11 +269,11 @@ fn carry_out(
                 .map_err(|error| error.source)
         }
         Lockdown::BoundingSet => empty_bounding_set(),
-        Lockdown::Ids => take_ids(surroundings.identity),
+        Lockdown::Ids => take_ids(surroundings.identity, surroundings.job_id),
         Lockdown::Capabilities => give_up_capabilities(),
         Lockdown::NoNewPrivileges => Ok(prctl::set_no_new_privs()?),
         Lockdown::Signals => signals::reset(),
-        Lockdown::Directory => Ok(chdir("/box")?),
+        Lockdown::Directory => Ok(chdir(&surroundings.working_directory)?),
         Lockdown::Landlock => match domain.take() {
             Some(domain) => domain.restrict_self().map_err(|_| Errno::EPERM.into()),
             None => Ok(()),
@@ -219,10 +292,14 @@ fn arrange_descriptors(stdio: &[OwnedFd; 3]) -> io::Result<()> {
 
 /// Makes the job the first to go when the machine runs out of memory, a hint that the job may take back.
 /// Where memory is sampled, huge pages are off: they grow three times as fast as samples can follow.
-fn prefer_memory(accounting: Accounting) -> io::Result<()> {
+fn prefer_memory(accounting: Accounting, ground: &Ground) -> io::Result<()> {
     // Init is not dumpable, and neither is its fork: the files of such a process belong to root.
     prctl::set_dumpable(true)?;
-    fs::write("/proc/self/oom_score_adj", "1000")?;
+    match fs::write("/proc/self/oom_score_adj", "1000") {
+        // There is no /proc in a root of its own without a pid namespace.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !ground.has(Namespaces::PID) => {}
+        written => written?,
+    }
     match accounting {
         Accounting::Sampling => Ok(prctl::set_thp_disable(true)?),
         Accounting::Cgroup => Ok(()),
@@ -243,11 +320,11 @@ fn choose_cores(cores: &[u16], count: u16) -> io::Result<()> {
 
 /// Takes the ids of a job. With a single mapped id the process has them already, and the kernel does not
 /// let it change its supplementary groups.
-fn take_ids(identity: Identity) -> io::Result<()> {
+fn take_ids(identity: Identity, id: u32) -> io::Result<()> {
     match identity {
         Identity::Shared => Ok(()),
         Identity::Own => {
-            let (uid, gid) = (Uid::from_raw(JOB_ID), Gid::from_raw(JOB_ID));
+            let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
             rustix::thread::set_thread_groups(&[])?;
             rustix::thread::set_thread_res_gid(gid, gid, gid)?;
             rustix::thread::set_thread_res_uid(uid, uid, uid)?;

@@ -11,26 +11,35 @@ use wpool_protocol::wire::{LayerReport, LayerState, Refused};
 use wpool_sys::namespaces::Namespaces;
 
 use crate::apply::StepError;
+use crate::ground::Ground;
 use crate::init::with_source;
 use crate::landlock;
 use crate::plan::Step;
 use crate::seccomp::Accounting;
 
 /// Every layer wpool knows, as it stands in this worker.
-pub(crate) fn report(accounting: Accounting) -> Vec<LayerReport> {
-    let mut layers: Vec<LayerReport> = Namespaces::NAMED
-        .into_iter()
-        .map(|(name, _)| active(name))
-        .collect();
+pub(crate) fn report(accounting: Accounting, ground: &Ground) -> Vec<LayerReport> {
+    let namespaces = Namespaces::NAMED.into_iter().map(|(name, _)| name);
+    let others = [
+        "pivot_root",
+        "capabilities",
+        "no_new_privs",
+        "seccomp",
+        "rlimits",
+    ];
+    let missing = ground.missing();
+    let known: Vec<&str> = namespaces.chain(others).collect();
+    let stands = known.iter().map(|name| {
+        let missing = missing.iter().find(|layer| layer.name == *name);
+        missing.cloned().unwrap_or_else(|| active(name))
+    });
+    let mut layers: Vec<LayerReport> = stands.collect();
+    // What goes by no name of a wall: part of one, or a limit.
+    let parts = missing.iter();
     layers.extend(
-        [
-            "pivot_root",
-            "capabilities",
-            "no_new_privs",
-            "seccomp",
-            "rlimits",
-        ]
-        .map(active),
+        parts
+            .filter(|layer| !known.contains(&&*layer.name))
+            .cloned(),
     );
     layers.push(LayerReport {
         name: "landlock".to_owned(),

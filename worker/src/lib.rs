@@ -3,9 +3,9 @@
 //! From the outside in:
 //!
 //! - [`worker`]: the life of a worker, its loop, its pipes;
-//! - `slot`, [`plan`], [`blueprint`], [`apply`], `layers`: the sandbox of a slot, built once;
-//! - `desk`, `job_box`, `run`: one job, from order to report;
-//! - `init`, `launch`: the job's own processes, until its program begins;
+//! - `slot`, [`ground`], [`plan`], [`blueprint`], [`apply`], `rehearsal`, `layers`: the sandbox of a slot, built once;
+//! - `desk`, `job_box`, `directory`, `run`: one job, from order to report;
+//! - `init`, `group`, `launch`: the job's own processes, until its program begins;
 //! - `capture`, `feed`, [`lay`], [`collect`], `deliver`: its bytes, in and out;
 //! - [`seccomp`], [`landlock`], [`rlimits`], [`cgroup`], [`usage`]: the walls and the meters.
 //!
@@ -18,15 +18,19 @@ pub mod worker;
 
 pub mod apply;
 pub mod blueprint;
+pub mod ground;
 mod layers;
 pub mod plan;
+mod rehearsal;
 mod slot;
 
 mod desk;
+pub mod directory;
 mod job_box;
 mod run;
 
 mod dialogue;
+mod group;
 mod init;
 mod launch;
 

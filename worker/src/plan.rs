@@ -21,7 +21,11 @@ pub mod slot;
 
 use std::fmt;
 
+use rustix::thread::CapabilitySet;
 use wpool_sys::mount::{MountAttributes, Reach};
+use wpool_sys::namespaces::Namespaces;
+
+use crate::ground::Ground;
 
 /// One step of building a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,6 +210,9 @@ pub enum Lockdown {
     /// No group or session shared with anybody: `kill(0)` crosses pid namespaces.
     #[error("begin a session of its own (setsid)")]
     Session,
+    /// Instead, where no pid namespace holds the job together: a group that it cannot leave.
+    #[error("begin a process group of its own (setpgid)")]
+    Group,
     /// 0, 1, 2 and nothing else.
     #[error("arrange its descriptors")]
     Descriptors,
@@ -260,3 +267,21 @@ pub const LOCKDOWN: [Lockdown; 13] = [
     Lockdown::Landlock,
     Lockdown::Seccomp,
 ];
+
+/// What of [`LOCKDOWN`] can be done on this ground, and what stands in for the rest.
+pub fn lockdown(ground: &Ground) -> Vec<Lockdown> {
+    let steps = LOCKDOWN.into_iter();
+    let steps = steps.filter_map(|step| match step {
+        Lockdown::Session if !ground.has(Namespaces::PID) => Some(Lockdown::Group),
+        // Only whoever has the capability to do it has anything to lose by it.
+        Lockdown::BoundingSet if !ground.has(Namespaces::USER) && !may_drop() => None,
+        step => Some(step),
+    });
+    steps.collect()
+}
+
+/// Whether this process may take capabilities out of its bounding set.
+fn may_drop() -> bool {
+    let sets = rustix::thread::capabilities(None);
+    sets.is_ok_and(|sets| sets.effective.contains(CapabilitySet::SETPCAP))
+}

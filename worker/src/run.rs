@@ -31,6 +31,7 @@ use wpool_sys::clone3::Child;
 use crate::capture::{Capture, Store};
 use crate::dialogue::{Launch, MainEnd, Order, Report, TreeEnd};
 use crate::feed::Feed;
+use crate::group;
 
 /// How long an init may take to end its tree before the kernel is asked to, by killing the init itself.
 const END_WITHIN: Duration = Duration::from_secs(10);
@@ -57,6 +58,8 @@ pub(crate) struct Run {
     end: Option<End>,
     /// When the program began.
     pub(crate) started: Option<Instant>,
+    /// What the job's processes are held together by, where no pid namespace ends with the init: a group, named by its leader.
+    held: Held,
     /// The job's standard input, as long as there is some left.
     pub(crate) stdin: Option<Feed>,
     /// The job's output streams; none if it has its parent's.
@@ -73,6 +76,7 @@ pub(crate) struct Parts {
     pub(crate) reports: OwnedFd,
     pub(crate) stdin: Option<Feed>,
     pub(crate) captures: Vec<Capture>,
+    pub(crate) held: Held,
 }
 
 /// Where a run is.
@@ -120,6 +124,15 @@ enum End {
     InitLost,
 }
 
+/// What holds a job's processes together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// The pid namespace of the init, which ends with it.
+    ByNamespace,
+    /// A process group, which is known once it is there.
+    ByGroup(Option<u32>),
+}
+
 /// What a step of a run has brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum News {
@@ -147,6 +160,7 @@ impl Run {
             is_mute: false,
             end: None,
             started: None,
+            held: parts.held,
             stdin: parts.stdin,
             captures: parts.captures,
         }
@@ -230,6 +244,7 @@ impl Run {
     /// Reads what the init says. It blocks if there is nothing: call it when [`Self::reports`] is readable.
     pub(crate) fn read_reports(&mut self, now: Instant) -> io::Result<News> {
         if self.is_mute {
+            self.end_group()?;
             self.end.get_or_insert(End::InitLost);
             self.stdin = None;
             return Ok(News::None);
@@ -251,8 +266,11 @@ impl Run {
                     }
                     self.launch_if_ready()?;
                 }
-                Report::Started => {
+                Report::Started(leader) => {
                     self.started = Some(now);
+                    if let Held::ByGroup(group) = &mut self.held {
+                        *group = Some(leader);
+                    }
                     news = News::Started;
                     if matches!(self.phase, Phase::Launching) {
                         self.phase = Phase::Running;
@@ -269,6 +287,14 @@ impl Run {
             }
         }
         Ok(news)
+    }
+
+    /// The init is dead, and what it held together is not.
+    fn end_group(&self) -> io::Result<()> {
+        match self.held {
+            Held::ByGroup(Some(leader)) => group::end(leader),
+            Held::ByGroup(None) | Held::ByNamespace => Ok(()),
+        }
     }
 
     /// Decides to end the job; later verdicts change nothing.

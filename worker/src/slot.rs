@@ -3,18 +3,20 @@
 //! # Invariants
 //!
 //! - When [`Slot::build`] returns a slot, the host's root is gone and every layer stands but those that are only reported
-//!   (Landlock, cgroup); otherwise it says which does not, why, and what to do. There is no policy yet that works without.
+//!   (Landlock, cgroup); otherwise it says which does not, why, and what to do. Where the policy is to work without, every layer
+//!   stands but those that it names.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use rustix::process::geteuid;
 use wpool_protocol::outcome::{Identity, IsolationLevel};
 use wpool_protocol::wire::{
-    LayerReport, LayerState, MountSource, ProfileSetup, Ready, Refused, Setup,
+    IsolationPolicy, LayerReport, LayerState, MountSource, ProfileSetup, Ready, Refused, Setup,
 };
 use wpool_sys::clone3::SingleThreaded;
 use wpool_sys::descriptor::take_inherited;
@@ -24,12 +26,15 @@ use wpool_sys::namespaces::Namespaces;
 use crate::apply::{self, Detached};
 use crate::blueprint::{Alteration, Blueprint};
 use crate::cgroup::SlotCgroup;
+use crate::directory::BoxDirectory;
+use crate::ground::Ground;
 use crate::landlock;
-use crate::launch::{SecondWall, Surroundings};
+use crate::launch::{Reachable, SecondWall, Surroundings};
 use crate::layers;
-use crate::plan::Step;
 use crate::plan::host::Layout;
-use crate::seccomp::Accounting;
+use crate::plan::{Lockdown, Step};
+use crate::rehearsal;
+use crate::seccomp::{self, Accounting};
 
 /// A slot's sandbox.
 #[derive(Debug)]
@@ -46,8 +51,11 @@ pub(crate) struct Slot {
     pub(crate) cgroup: Option<SlotCgroup>,
     /// All processes of the slot: the worker's own `/proc`.
     pub(crate) proc: OwnedFd,
+    /// Where boxes are that are no mounts.
+    pub(crate) directory: RefCell<Option<BoxDirectory>>,
     /// Jobs so far: each has a cgroup of its own name.
     pub(crate) jobs: Cell<u64>,
+    level: IsolationLevel,
     layers: Vec<LayerReport>,
 }
 
@@ -72,15 +80,39 @@ impl Slot {
         } else {
             Accounting::Sampling
         };
+        let mut ground = Ground::new(&setup)?;
+        let directory = ground.directory().map(BoxDirectory::open).transpose();
+        let directory = directory
+            .map_err(|error| layers::refused("mount", "open the directory of its boxes", &error))?;
         // Looked at and copied while the host's root is still there.
         let layout = Layout::look();
-        let mounts = profile_mounts(&setup.profiles)?;
+        let reachable = match &directory {
+            None => Reachable::of_a_root(),
+            Some(boxes) => Reachable::of_a_directory(boxes, &layout, &shown(&setup.profiles)?),
+        };
+        let working_directory = directory
+            .as_ref()
+            .map_or_else(|| PathBuf::from("/box"), BoxDirectory::box_path);
         let detached = Detached {
-            mounts,
+            mounts: match directory {
+                None => profile_mounts(&setup.profiles)?,
+                Some(_) => Vec::new(),
+            },
             files: None,
         };
-        let blueprint = alteration(Blueprint::whole(&layout, &setup.profiles, accounting));
-        apply::apply(&blueprint.worker, &detached).map_err(|error| layers::refused_step(&error))?;
+        let blueprint = Blueprint::on(&ground, &layout, &setup.profiles, accounting);
+        let mut blueprint = alteration(blueprint);
+        match setup.policy {
+            IsolationPolicy::Required => {
+                let built = apply::apply(&blueprint.worker, &detached);
+                built.map_err(|error| layers::refused_step(&error))?;
+            }
+            IsolationPolicy::Reduced => {
+                let owner = owner(&ground, setup.identity, setup.job_id);
+                let owner = owner.unwrap_or_else(|| geteuid().as_raw());
+                reduce(single, &mut blueprint, &detached, owner, &mut ground)?;
+            }
+        }
         let proc = File::open("/proc")
             .map_err(|error| layers::refused("pid", "open its own /proc", &error))?;
         pin(&setup.cores)?;
@@ -91,40 +123,110 @@ impl Slot {
             job_plans: blueprint.job,
             namespaces: blueprint.namespaces,
             stdio: RefCell::new(stdio),
-            layers: layers::report(accounting),
+            directory: RefCell::new(directory),
+            level: if ground.missing().is_empty() {
+                IsolationLevel::Full
+            } else {
+                IsolationLevel::Reduced
+            },
+            layers: layers::report(accounting, &ground),
             cgroup: cgroup.map(SlotCgroup::new),
             surroundings: Surroundings {
                 identity: setup.identity,
+                job_id: setup.job_id,
                 cores: setup.cores,
                 filter: blueprint.filter,
                 lockdown: blueprint.lockdown,
                 accounting,
                 second_wall: match landlock::state() {
-                    LayerState::Active(_) => SecondWall::Landlock,
+                    LayerState::Active(_) => SecondWall::Landlock(reachable),
                     LayerState::Missing { .. } => SecondWall::Missing,
                 },
-                own_processes: own_processes(setup.identity),
+                own_processes: own_processes(setup.identity, &ground),
+                working_directory,
+                ground,
             },
         })
+    }
+
+    /// Who owns what is a job's, if it is not the worker.
+    pub(crate) fn owner(&self) -> Option<u32> {
+        let Surroundings {
+            ground,
+            identity,
+            job_id,
+            ..
+        } = &self.surroundings;
+        owner(ground, *identity, *job_id)
     }
 
     /// What to tell the supervisor.
     pub(crate) fn ready(&self) -> Ready {
         Ready {
-            level: IsolationLevel::Full,
+            level: self.level,
             identity: self.surroundings.identity,
             layers: self.layers.clone(),
         }
     }
 }
 
+/// Builds what this host allows of a sandbox, and takes the rest out of what is done for jobs.
+fn reduce(
+    single: SingleThreaded,
+    blueprint: &mut Blueprint,
+    detached: &Detached,
+    owner: u32,
+    ground: &mut Ground,
+) -> Result<(), Refused> {
+    rehearsal::build(&blueprint.worker, detached, ground)?;
+    for steps in &mut blueprint.job {
+        rehearsal::rehearse(single, blueprint.namespaces, steps, owner, ground)?;
+    }
+    if let LayerState::Missing { reason, remedy } = seccomp::state() {
+        blueprint.lockdown.retain(|step| *step != Lockdown::Seccomp);
+        ground.lacks_too("seccomp", reason, &remedy);
+    }
+    Ok(())
+}
+
+/// Who owns what is a job's: nobody else than the worker where there is no user namespace, nor an id of its own.
+fn owner(ground: &Ground, identity: Identity, job_id: u32) -> Option<u32> {
+    (ground.has(Namespaces::USER) || identity == Identity::Own).then_some(job_id)
+}
+
 /// Processes of ours that the kernel counts with the job's: with an id of its own, none; else the worker
-/// and the init, which have the same.
-const fn own_processes(identity: Identity) -> u32 {
+/// and the init, which have the same; and all of this user's where no user namespace counts them apart.
+fn own_processes(identity: Identity, ground: &Ground) -> u32 {
     match identity {
         Identity::Own => 0,
-        Identity::Shared => 2,
+        Identity::Shared if ground.has(Namespaces::USER) => 2,
+        Identity::Shared => OTHERS_OF_THE_USER,
     }
+}
+
+/// Room for what else runs as the same user: the limit of processes is then a bound against flooding, and no more.
+const OTHERS_OF_THE_USER: u32 = 4_096;
+
+/// The host paths of all profiles, which without mounts appear where they are or not at all.
+fn shown(profiles: &[ProfileSetup]) -> Result<Vec<PathBuf>, Refused> {
+    let mounts = profiles.iter().flat_map(|profile| &profile.mounts);
+    mounts
+        .map(|mount| match &mount.source {
+            MountSource::Path(path) if *path == mount.destination.as_bytes() => {
+                Ok(PathBuf::from(OsStr::from_bytes(path)))
+            }
+            MountSource::Path(_) | MountSource::Descriptor(_) => Err(Refused {
+                layer: "mount".to_owned(),
+                reason: format!(
+                    "a profile shows another path at {}, and no mounts are allowed here",
+                    mount.destination
+                ),
+                remedy:
+                    "show it where it is, or see `wpool doctor` for what the host does not allow"
+                        .to_owned(),
+            }),
+        })
+        .collect()
 }
 
 /// Takes or makes the detached mounts of all profiles, in the order of the plan.

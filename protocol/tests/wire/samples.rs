@@ -55,6 +55,15 @@ fn setup() -> Setup {
         cgroup: Some(6),
         stdio: Some([8, 9, 10]),
         cores: vec![0, 300],
+        job_id: 1000,
+        missing: vec![LayerReport {
+            name: "mount".to_owned(),
+            state: LayerState::Missing {
+                reason: "refused".to_owned(),
+                remedy: "allow it".to_owned(),
+            },
+        }],
+        directory: Some(b"/tmp/boxes/slot-3".to_vec()),
     }
 }
 

@@ -109,9 +109,20 @@ fn setup() -> impl Strategy<Value = Setup> {
         option::of(any::<u32>()),
         option::of(any::<[u32; 3]>()),
         vec(any::<u16>(), 0..4),
+        reduction(),
     )
         .prop_map(
-            |(slot, policy, identity, profiles, stream_bytes, cgroup, stdio, cores)| Setup {
+            |(
+                slot,
+                policy,
+                identity,
+                profiles,
+                stream_bytes,
+                cgroup,
+                stdio,
+                cores,
+                (job_id, missing, directory),
+            )| Setup {
                 slot: SlotId(slot),
                 policy,
                 identity,
@@ -120,8 +131,19 @@ fn setup() -> impl Strategy<Value = Setup> {
                 cgroup,
                 stdio,
                 cores,
+                job_id,
+                missing,
+                directory,
             },
         )
+}
+
+fn reduction() -> impl Strategy<Value = (u32, Vec<LayerReport>, Option<Vec<u8>>)> {
+    (
+        any::<u32>(),
+        vec(layer(), 0..3),
+        option::of(vec(any::<u8>(), 0..8)),
+    )
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
@@ -192,19 +214,22 @@ fn input_bytes() -> impl Strategy<Value = InputBytes> {
     (target, any::<Vec<u8>>()).prop_map(|(target, bytes)| InputBytes { target, bytes })
 }
 
-fn ready() -> impl Strategy<Value = Ready> {
+fn layer() -> impl Strategy<Value = LayerReport> {
     let state = prop_oneof![
         any::<String>().prop_map(LayerState::Active),
         any::<(String, String)>()
             .prop_map(|(reason, remedy)| LayerState::Missing { reason, remedy }),
     ];
-    let layer = (any::<String>(), state).prop_map(|(name, state)| LayerReport { name, state });
+    (any::<String>(), state).prop_map(|(name, state)| LayerReport { name, state })
+}
+
+fn ready() -> impl Strategy<Value = Ready> {
     let level = select(vec![
         IsolationLevel::Full,
         IsolationLevel::Reduced,
         IsolationLevel::Unknown,
     ]);
-    (level, identity(), vec(layer, 0..5)).prop_map(|(level, identity, layers)| Ready {
+    (level, identity(), vec(layer(), 0..5)).prop_map(|(level, identity, layers)| Ready {
         level,
         identity,
         layers,

@@ -413,7 +413,7 @@ mod tests {
         };
         let first = |slot| match ids.of_slot(SlotId(slot)) {
             Ok(IdMap::Pair { first, .. }) => Some(first),
-            Ok(IdMap::Single { .. }) | Err(_) => None,
+            Ok(IdMap::Single { .. } | IdMap::Same) | Err(_) => None,
         };
         let seen = [0, 1, 2, 3].map(first);
         assert_eq!(

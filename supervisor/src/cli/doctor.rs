@@ -6,6 +6,7 @@ use wpool::birth::ids::Ids;
 use wpool::foreground::{self, RunError};
 use wpool_protocol::outcome::{Identity, IsolationLevel};
 use wpool_protocol::wire::{LayerReport, LayerState, ProfileSetup, Ready, Refused};
+use wpool_worker::ground::Ground;
 use wpool_worker::plan;
 use wpool_worker::plan::host::Layout;
 use wpool_worker::seccomp::Accounting;
@@ -170,6 +171,7 @@ struct Plan {
 
 impl Plan {
     fn of_this_host() -> Self {
+        let whole = Ground::whole();
         let layout = Layout::look();
         let default = ProfileSetup {
             name: "default".to_owned(),
@@ -178,8 +180,13 @@ impl Plan {
         let texts = |steps: Vec<plan::Step>| steps.iter().map(ToString::to_string).collect();
         Self {
             // As `wpool run` builds it.
-            worker: texts(plan::slot::plan(&layout, &[default], Accounting::Sampling)),
-            job: texts(plan::job::plan(&layout, &plan::slot::template(0))),
+            worker: texts(plan::slot::plan(
+                &layout,
+                &[default],
+                Accounting::Sampling,
+                &whole,
+            )),
+            job: texts(plan::job::plan(&layout, &plan::slot::template(0), &whole)),
             lockdown: plan::LOCKDOWN.iter().map(ToString::to_string).collect(),
         }
     }

@@ -127,12 +127,7 @@ impl Config {
         take(&mut self.attempts_max, section.attempts_max);
         self.isolation = match section.isolation {
             None | Some(Isolation::Required) => IsolationPolicy::Required,
-            Some(Isolation::Reduced) => {
-                return impossible(
-                    "pool.isolation",
-                    "this version works only with every layer; leave it out, and see `wpool doctor` for what is missing",
-                );
-            }
+            Some(Isolation::Reduced) => IsolationPolicy::Reduced,
         };
         take(&mut self.identity, section.identity);
         between("pool.queue_jobs", settings.queue_jobs, 1, u64::MAX)?;

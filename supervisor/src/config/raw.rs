@@ -97,7 +97,7 @@ section! {
         recycle_age_ms: Span,
         /// How long running jobs may go on after SIGTERM; keep it below the unit's `TimeoutStopSec`. Default 20 s.
         shutdown_grace_ms: Span,
-        /// What to do about a missing layer of the sandbox: "required" refuses to work. ("reduced" is to come, and is refused for now.) Default "required". Changed by a restart only.
+        /// What to do about a missing layer of the sandbox: "required" refuses to work; "reduced" works without it, and every outcome says so. Default "required". Changed by a restart only.
         isolation: Isolation,
         /// Whose ids jobs have on the host: "own" refuses to work unless nobody else has them, "best" takes the user's own where there are no others (see `wpool doctor`). Default "best". Changed by a restart only.
         identity: IdentityChoice,

@@ -166,6 +166,7 @@ impl Driver {
             setup: born.setup,
             failure: born.failure,
             cgroup: born.cgroup,
+            _session: born.session,
             phase: Phase::Greeting,
             isolation: Isolation::default(),
             attempt: None,

@@ -6,7 +6,7 @@ use wpool_protocol::id::WorkerRef;
 use wpool_protocol::wire::Setup;
 use wpool_sys::birth::FailureReport;
 
-use crate::birth::{BirthError, Nursery};
+use crate::birth::{BirthError, Nursery, Session};
 use crate::cgroup::SlotDirectory;
 use crate::output::OutputStore;
 
@@ -29,6 +29,8 @@ pub struct Born {
     pub failure: Option<FailureReport>,
     /// Its cgroup, to be removed when it is gone.
     pub cgroup: Option<SlotDirectory>,
+    /// What is to be ended after it, where no pid namespace ends with it.
+    pub session: Option<Session>,
 }
 
 /// Where workers come from.
@@ -53,6 +55,7 @@ impl Births for Nursery {
             setup: newborn.setup,
             failure: Some(newborn.failure),
             cgroup: newborn.cgroup,
+            session: newborn.session,
         })
     }
 }

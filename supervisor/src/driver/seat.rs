@@ -13,6 +13,7 @@ use wpool_protocol::wire::{Refused, Setup, ToWorker};
 use wpool_sys::birth::FailureReport;
 
 use super::link::{Exit, Link, Speech};
+use crate::birth::Session;
 use crate::cgroup::SlotDirectory;
 use crate::gather::Gathered;
 use crate::output::OutputStore;
@@ -32,6 +33,8 @@ pub(super) struct Seat {
     pub(super) failure: Option<FailureReport>,
     /// Its cgroup, to be removed when it is gone.
     pub(super) cgroup: Option<SlotDirectory>,
+    /// What ends with this.
+    pub(super) _session: Option<Session>,
     /// Where it is in the dialogue.
     pub(super) phase: Phase,
     pub(super) isolation: Isolation,

@@ -139,6 +139,9 @@ fn staged(
             cgroup: None,
             stdio: None,
             cores: Vec::new(),
+            job_id: wpool_protocol::wire::JOB_ID,
+            missing: Vec::new(),
+            directory: None,
         },
     };
     let puppet = std::thread::spawn(move || {

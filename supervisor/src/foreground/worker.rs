@@ -10,7 +10,9 @@ use wpool_protocol::wire::{IsolationPolicy, Setup};
 use wpool_sys::birth::FailureReport;
 
 use crate::birth::ids::Ids;
-use crate::birth::{BinarySource, BirthError, Nursery, NurseryError, NurseryPlan, ProfilePlan};
+use crate::birth::{
+    BinarySource, BirthError, Nursery, NurseryError, NurseryPlan, ProfilePlan, Session,
+};
 use crate::config::{DEFAULT_PROFILE, usable_cores};
 use crate::output::OutputStore;
 
@@ -69,6 +71,8 @@ pub struct Worker {
 pub struct Process {
     pidfd: OwnedFd,
     failure: FailureReport,
+    /// What ends with it.
+    _session: Option<Session>,
     /// What it was born of: its ids are nobody else's as long as this is there.
     _nursery: Nursery,
 }
@@ -104,6 +108,7 @@ impl Worker {
             process: Some(Process {
                 pidfd: newborn.pidfd,
                 failure: newborn.failure,
+                _session: newborn.session,
                 _nursery: nursery,
             }),
             store: newborn.store,

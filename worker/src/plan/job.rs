@@ -9,8 +9,11 @@
 
 use wpool_sys::mount::{MountAttributes, Reach};
 
+use wpool_sys::namespaces::Namespaces;
+
 use super::Step;
 use super::host::Layout;
+use crate::ground::Ground;
 
 /// The directories of a job's tmpfs, and where they appear.
 pub const PLACES: [(&str, &str); 3] = [("box", "/box"), ("tmp", "/tmp"), ("shm", "/dev/shm")];
@@ -23,20 +26,58 @@ const TCP: [(&str, &str); 2] = [
 ];
 
 /// The steps of a job's init, for the template at `root`.
-pub fn plan(layout: &Layout, root: &str) -> Vec<Step> {
+pub fn plan(layout: &Layout, root: &str, ground: &Ground) -> Vec<Step> {
+    let mut steps = if ground.has(Namespaces::MOUNT) {
+        fill(layout, root, ground)
+    } else {
+        Vec::new()
+    };
+    if ground.has(Namespaces::NET) {
+        steps.push(Step::BringUpLoopback);
+    }
+    steps
+}
+
+/// Lays into the template what is fresh, and makes it the root.
+fn fill(layout: &Layout, root: &str, ground: &Ground) -> Vec<Step> {
     let files = format!("{root}/mnt");
-    let proc = format!("{root}/proc");
     let mut steps = vec![Step::AttachFiles { at: files.clone() }];
     steps.extend(PLACES.map(|(name, place)| Step::Bind {
         from: format!("{files}/{name}"),
         at: format!("{root}{place}"),
     }));
     steps.push(Step::Detach { at: files });
-    steps.push(Step::MountProc { at: proc.clone() });
-    steps.extend(TCP.map(|(name, value)| Step::Set {
-        at: format!("{proc}/sys/net/ipv4/{name}"),
-        value,
-    }));
+    if ground.has(Namespaces::PID) {
+        steps.extend(proc(layout, root, ground));
+    }
+    if ground.has(Namespaces::IPC) {
+        steps.push(Step::MountMqueue {
+            at: format!("{root}/dev/mqueue"),
+        });
+    }
+    steps.extend([
+        Step::MountPts {
+            at: format!("{root}/dev/pts"),
+        },
+        Step::ChangeDirectory {
+            to: root.to_owned(),
+        },
+        Step::PivotRoot,
+        Step::DetachOldRoot,
+    ]);
+    steps
+}
+
+/// The job's own processes, and nothing that tells of others.
+fn proc(layout: &Layout, root: &str, ground: &Ground) -> Vec<Step> {
+    let proc = format!("{root}/proc");
+    let mut steps = vec![Step::MountProc { at: proc.clone() }];
+    if ground.has(Namespaces::NET) {
+        steps.extend(TCP.map(|(name, value)| Step::Set {
+            at: format!("{proc}/sys/net/ipv4/{name}"),
+            value,
+        }));
+    }
     steps.extend(layout.masked.iter().map(|name| Step::Bind {
         from: format!("{root}/dev/null"),
         at: format!("{proc}/{name}"),
@@ -51,18 +92,6 @@ pub fn plan(layout: &Layout, root: &str) -> Vec<Step> {
             attributes: MountAttributes::READ_ONLY,
             reach: Reach::Tree,
         },
-        Step::MountMqueue {
-            at: format!("{root}/dev/mqueue"),
-        },
-        Step::MountPts {
-            at: format!("{root}/dev/pts"),
-        },
-        Step::ChangeDirectory {
-            to: root.to_owned(),
-        },
-        Step::PivotRoot,
-        Step::DetachOldRoot,
-        Step::BringUpLoopback,
     ]);
     steps
 }
@@ -77,7 +106,7 @@ mod tests {
             masked: vec!["kcore".into(), "keys".into()],
             ..Layout::default()
         };
-        let steps = plan(&layout, "/profiles/0");
+        let steps = plan(&layout, "/profiles/0", &Ground::whole());
         let text = steps
             .iter()
             .map(ToString::to_string)

@@ -20,8 +20,11 @@
 use wpool_protocol::wire::ProfileSetup;
 use wpool_sys::mount::{MountAttributes, Reach};
 
+use wpool_sys::namespaces::Namespaces;
+
 use super::Step;
 use super::host::{Entry, Layout};
+use crate::ground::Ground;
 use crate::seccomp::Accounting;
 
 /// Where the new root is built: a directory that every host has and no step binds from.
@@ -67,64 +70,29 @@ pub fn template(index: u16) -> String {
 }
 
 /// The steps of a worker's birth, for these profiles.
-pub fn plan(layout: &Layout, profiles: &[ProfileSetup], accounting: Accounting) -> Vec<Step> {
+pub fn plan(
+    layout: &Layout,
+    profiles: &[ProfileSetup],
+    accounting: Accounting,
+    ground: &Ground,
+) -> Vec<Step> {
     let mut plan = Plan::default();
-    plan.steps.push(Step::MakePrivate);
-    plan.tmpfs(BASE);
-    plan.directory(format!("{BASE}/proc"), 0o755);
-    plan.steps.push(Step::MountProc {
-        at: format!("{BASE}/proc"),
-    });
-    plan.directory(format!("{BASE}/profiles"), 0o755);
-    let mut mounts_before = 0;
-    for (index, profile) in (0u16..).zip(profiles) {
-        let root = format!("{BASE}{}", template(index));
-        plan.directory(root.clone(), 0o755);
-        plan.tmpfs(&root);
-        plan.system(&root, layout);
-        plan.etc(&root, layout);
-        plan.devices(&root, accounting);
-        for (name, mode) in [
-            ("box", 0o755),
-            ("tmp", 0o755),
-            ("mnt", 0o755),
-            ("proc", 0o755),
-            ("run", 0o755),
-            ("var", 0o755),
-        ] {
-            plan.directory(format!("{root}/{name}"), mode);
-        }
-        plan.link(format!("{root}/var/tmp"), "/tmp");
-        for mount in &profile.mounts {
-            let at = format!("{root}{}", mount.destination);
-            plan.steps.push(Step::AttachMount {
-                index: mounts_before,
-                at: at.clone(),
-            });
-            plan.protect(at, READ_ONLY.and(MountAttributes::NO_DEVICES), Reach::Tree);
-            mounts_before += 1;
-        }
-        // The template's own mount alone: with NO_DEVICES on the tree the devices would be dead.
-        plan.protect(
-            root,
-            READ_ONLY.and(MountAttributes::NO_DEVICES),
-            Reach::Mount,
-        );
+    if ground.has(Namespaces::MOUNT) {
+        plan.root(layout, profiles, accounting, ground);
     }
-    plan.steps.extend([
-        Step::ChangeDirectory {
-            to: BASE.to_owned(),
-        },
-        Step::PivotRoot,
-        Step::DetachOldRoot,
-        Step::SetHostname,
-        Step::BringUpLoopback,
-        Step::ForbidUserNamespaces,
-    ]);
-    plan.steps.extend(WATCHES.map(|(name, value)| Step::Set {
-        at: format!("/proc/sys/user/{name}"),
-        value,
-    }));
+    if ground.has(Namespaces::UTS) {
+        plan.steps.push(Step::SetHostname);
+    }
+    if ground.has(Namespaces::NET) {
+        plan.steps.push(Step::BringUpLoopback);
+    }
+    if ground.has(Namespaces::USER) {
+        plan.steps.push(Step::ForbidUserNamespaces);
+        plan.steps.extend(WATCHES.map(|(name, value)| Step::Set {
+            at: format!("/proc/sys/user/{name}"),
+            value,
+        }));
+    }
     plan.steps
 }
 
@@ -136,6 +104,72 @@ struct Plan {
 }
 
 impl Plan {
+    /// The worker's root, with a template for each profile.
+    fn root(
+        &mut self,
+        layout: &Layout,
+        profiles: &[ProfileSetup],
+        accounting: Accounting,
+        ground: &Ground,
+    ) {
+        let plan = self;
+        plan.steps.push(Step::MakePrivate);
+        plan.tmpfs(BASE);
+        let proc = format!("{BASE}/proc");
+        plan.directory(proc.clone(), 0o755);
+        plan.steps.push(if ground.has(Namespaces::PID) {
+            Step::MountProc { at: proc }
+        } else {
+            Step::Bind {
+                from: "/proc".to_owned(),
+                at: proc,
+            }
+        });
+        plan.directory(format!("{BASE}/profiles"), 0o755);
+        let mut mounts_before = 0;
+        for (index, profile) in (0u16..).zip(profiles) {
+            let root = format!("{BASE}{}", template(index));
+            plan.directory(root.clone(), 0o755);
+            plan.tmpfs(&root);
+            plan.system(&root, layout);
+            plan.etc(&root, layout);
+            plan.devices(&root, accounting);
+            for (name, mode) in [
+                ("box", 0o755),
+                ("tmp", 0o755),
+                ("mnt", 0o755),
+                ("proc", 0o755),
+                ("run", 0o755),
+                ("var", 0o755),
+            ] {
+                plan.directory(format!("{root}/{name}"), mode);
+            }
+            plan.link(format!("{root}/var/tmp"), "/tmp");
+            for mount in &profile.mounts {
+                let at = format!("{root}{}", mount.destination);
+                plan.steps.push(Step::AttachMount {
+                    index: mounts_before,
+                    at: at.clone(),
+                });
+                plan.protect(at, READ_ONLY.and(MountAttributes::NO_DEVICES), Reach::Tree);
+                mounts_before += 1;
+            }
+            // The template's own mount alone: with NO_DEVICES on the tree the devices would be dead.
+            plan.protect(
+                root,
+                READ_ONLY.and(MountAttributes::NO_DEVICES),
+                Reach::Mount,
+            );
+        }
+        plan.steps.extend([
+            Step::ChangeDirectory {
+                to: BASE.to_owned(),
+            },
+            Step::PivotRoot,
+            Step::DetachOldRoot,
+        ]);
+    }
+
     fn tmpfs(&mut self, at: &str) {
         self.steps.push(Step::MountTmpfs {
             at: at.to_owned(),
@@ -277,7 +311,13 @@ mod tests {
                 destination: "/opt/venv".into(),
             }],
         };
-        insta::assert_snapshot!(text(&plan(&layout, &[profile], Accounting::Sampling)));
+        let whole = Ground::whole();
+        insta::assert_snapshot!(text(&plan(
+            &layout,
+            &[profile],
+            Accounting::Sampling,
+            &whole
+        )));
     }
 
     #[test]
@@ -289,6 +329,7 @@ mod tests {
                 mounts: Vec::new(),
             }],
             Accounting::Cgroup,
+            &Ground::whole(),
         );
         for pair in steps.windows(2) {
             if let [Step::Bind { at, .. }, next] = pair {

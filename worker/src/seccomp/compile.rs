@@ -21,6 +21,8 @@
 use wpool_sys::seccomp::{INSTRUCTIONS_MAX, SockFilter};
 
 use self::writer::{ARCHITECTURE_OFFSET, JUMP_EQUAL, NUMBER_OFFSET, Target, Writer};
+use crate::ground::Ground;
+
 use super::table::{ARCHITECTURE, Accounting, Answer, DEFAULT, FOREIGN_FROM, Row, Rule, Table};
 
 #[cfg(test)]
@@ -37,6 +39,11 @@ impl Program {
     /// The filter of jobs under this accounting.
     pub fn new(accounting: Accounting) -> Self {
         Self::compile(&Table::new(accounting))
+    }
+
+    /// The filter of jobs on this ground.
+    pub fn on(ground: &Ground, accounting: Accounting) -> Self {
+        Self::compile(&Table::on(ground, accounting))
     }
 
     /// The filter that answers as the table says.

@@ -14,11 +14,14 @@
 
 mod allowed;
 mod checked;
+mod reduced;
 mod refused;
 
 use std::fmt;
 
 use nix::errno::Errno;
+
+use crate::ground::Ground;
 
 #[cfg(not(all(target_arch = "x86_64", target_pointer_width = "64")))]
 compile_error!("the syscall table of this architecture has still to be written");
@@ -221,10 +224,27 @@ impl Table {
     ///
     /// If two rows name the same call, which the tests of this module exclude.
     pub fn new(accounting: Accounting) -> Self {
-        let mut rows: Vec<Row> = allowed::rows()
+        let rows: Vec<Row> = allowed::rows()
             .chain(checked::rows(accounting))
             .chain(refused::rows(accounting))
             .collect();
+        Self::sorted(rows)
+    }
+
+    /// The rows that hold on this ground: where a namespace is missing, some calls are refused in its place.
+    pub fn on(ground: &Ground, accounting: Accounting) -> Self {
+        let instead = reduced::rows(ground.lacks());
+        let mut rows = Self::new(accounting).rows;
+        rows.retain(|row| {
+            !instead
+                .iter()
+                .any(|other| other.call.number == row.call.number)
+        });
+        rows.extend(instead);
+        Self::sorted(rows)
+    }
+
+    fn sorted(mut rows: Vec<Row>) -> Self {
         rows.sort_by_key(|row| row.call.number);
         assert!(
             rows.is_sorted_by(|a, b| a.call.number < b.call.number),

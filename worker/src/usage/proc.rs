@@ -34,7 +34,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
-use self::kin::namespace_of;
+use self::kin::{Kinship, namespace_of};
 use self::ledger::{Ledger, Times, Tree};
 pub(super) use self::standstill::Outside;
 use self::standstill::{Sights, Stopped};
@@ -75,14 +75,15 @@ fn reading<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> TreeErro
 #[derive(Debug)]
 pub struct TreeReader {
     proc: OwnedFd,
-    /// The job's init, and the name of its pid namespace, like `pid:[4026532261]`.
+    /// The job's init.
     init: u32,
-    namespace: Vec<u8>,
+    kinship: Kinship,
     depth: u32,
     own_pid: u32,
     /// In the job's tmpfs.
     disk: Option<OwnedFd>,
-    sockets: SocketReader,
+    /// Of the job's own network namespace, where it has one that can be looked at.
+    sockets: Option<SocketReader>,
     /// How many sockets there were at the last [`TreeReader::sums`].
     sockets_count: u64,
     /// The job's processes at the last [`TreeReader::sums`].
@@ -117,31 +118,73 @@ impl TreeReader {
         init: u32,
         disk: Option<BorrowedFd<'_>>,
     ) -> Result<Self, TreeError> {
+        let mut tree = Self::without_sockets(proc, init, disk)?;
+        let sockets = SocketReader::new(tree.proc.as_fd(), init, tree.own_pid);
+        tree.sockets = Some(sockets.map_err(reading("the sockets"))?);
+        Ok(tree)
+    }
+
+    /// The same where the job has no network namespace of its own, and so no sockets to look at.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError`], also if init has ended already.
+    pub fn without_sockets(
+        proc: BorrowedFd<'_>,
+        init: u32,
+        disk: Option<BorrowedFd<'_>>,
+    ) -> Result<Self, TreeError> {
+        let namespace = namespace_of(proc, init).map_err(reading("the pid namespace"))?;
+        let mut tree = Self::with(proc, init, Kinship::Namespace(namespace))?;
+        tree.hold_disk(disk)?;
+        tree.sights = Sights::new(tree.proc.as_fd(), tree.own_pid)?;
+        tree.depth = tree.status(init)?.map_or(0, |status| status.depth);
+        Ok(tree)
+    }
+
+    /// For the job with the init `init` where there are no pid namespaces: its processes are all of this process' session that are not in its own group.
+    ///
+    /// What is in sockets is not seen then.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError`]
+    pub fn of_session(
+        proc: BorrowedFd<'_>,
+        init: u32,
+        disk: Option<BorrowedFd<'_>>,
+    ) -> Result<Self, TreeError> {
+        let mut tree = Self::with(proc, init, Kinship::Session)?;
+        tree.hold_disk(disk)?;
+        Ok(tree)
+    }
+
+    fn hold_disk(&mut self, disk: Option<BorrowedFd<'_>>) -> Result<(), TreeError> {
+        let held = disk.map(|place| place.try_clone_to_owned()).transpose();
+        self.disk = held.map_err(reading("the disk"))?;
+        Ok(())
+    }
+
+    fn with(proc: BorrowedFd<'_>, init: u32, kinship: Kinship) -> Result<Self, TreeError> {
         // Opened anew: a duplicate would share its position with the caller's.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc = rustix::fs::openat(proc, c".", flags, Mode::empty())
             .map_err(reading("the directory"))?;
-        let namespace = namespace_of(proc.as_fd(), init).map_err(reading("the pid namespace"))?;
         let system = |variable| -> Result<u64, TreeError> {
             let value = sysconf(variable).map_err(reading("the units"))?;
             let value = value.and_then(|value| u64::try_from(value).ok());
             Ok(value.filter(|&value| value > 0).unwrap_or(1))
         };
-        let own_pid = std::process::id();
-        let mut tree = Self {
-            sockets: SocketReader::new(proc.as_fd(), init, own_pid)
-                .map_err(reading("the sockets"))?,
+        Ok(Self {
+            sockets: None,
             sockets_count: 0,
-            sights: Sights::new(proc.as_fd(), own_pid)?,
+            sights: None,
             proc,
             init,
-            namespace,
+            kinship,
             depth: 0,
-            own_pid,
-            disk: match disk {
-                Some(place) => Some(place.try_clone_to_owned().map_err(reading("the disk"))?),
-                None => None,
-            },
+            own_pid: std::process::id(),
+            disk: None,
             members: Vec::new(),
             stats: BTreeMap::new(),
             threads: BTreeMap::new(),
@@ -154,9 +197,7 @@ impl TreeReader {
             ticks_per_second: system(SysconfVar::CLK_TCK)?,
             until: None,
             tables_max: memory::TABLES_MIN,
-        };
-        tree.depth = tree.status(init)?.map_or(0, |status| status.depth);
-        Ok(tree)
+        })
     }
 
     /// Reads until then, and no further: a tree of thousands of processes that all want to run leaves little time to look at
@@ -185,7 +226,8 @@ impl TreeReader {
     pub fn sums(&mut self) -> Result<Sums, TreeError> {
         let pids = self.pids()?;
         let mut known = std::mem::take(&mut self.stats);
-        self.sockets_count = self.sockets.count().map_err(reading("the sockets"))?;
+        let sockets = self.sockets.as_ref().map_or(Ok(0), SocketReader::count);
+        self.sockets_count = sockets.map_err(reading("the sockets"))?;
         let mut sums = Sums {
             sockets_bytes_max: self.sockets_count * SOCKET_BYTES_MAX,
             disk: self.disk()?,

@@ -80,6 +80,8 @@ pub enum IdMap {
         /// The uid and gid inside.
         inside: u32,
     },
+    /// This process' own: there is no user namespace to map them in.
+    Same,
     /// Two ids: inside 0 for the worker, `job` for its jobs. Needs `CAP_SETUID` and `CAP_SETGID`, or a steward.
     Pair {
         /// The worker's uid and gid outside; the job's are the next.
@@ -228,6 +230,7 @@ fn map_ids(child: &Child, birth: &Birth<'_>) -> Result<(), BirthError> {
             files.push((BirthStep::UidMap, "uid_map", format!("{inside} {uid} 1")));
             files.push((BirthStep::GidMap, "gid_map", format!("{inside} {gid} 1")));
         }
+        IdMap::Same => {}
         IdMap::Pair { first, job } => {
             let map = format!("0 {first} 1\n{job} {} 1\n", first + 1);
             files.push((BirthStep::UidMap, "uid_map", map.clone()));

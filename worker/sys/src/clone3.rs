@@ -11,7 +11,7 @@
 use std::fs;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use crate::namespaces::Namespaces;
 
@@ -68,6 +68,21 @@ impl SingleThreaded {
         let child = unsafe { clone3(namespaces, cgroup) }?;
         child.map_or_else(|| exit_now(body()), Ok)
     }
+}
+
+/// Whether a child can be born into these namespaces: one is, and exits at once.
+///
+/// # Errors
+///
+/// Those of `clone3(2)` and `waitid(2)`.
+pub fn can_be_born_into(namespaces: Namespaces) -> io::Result<()> {
+    // SAFETY: this process may have threads; the child does nothing but exit.
+    let Some(child) = (unsafe { clone3(namespaces, None) })? else {
+        exit_now(0)
+    };
+    let id = rustix::process::WaitId::PidFd(child.pidfd.as_fd());
+    rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED)?;
+    Ok(())
 }
 
 /// Ends this process without running any destructor or handler: what they would do belongs to the parent.

@@ -53,6 +53,12 @@ impl Namespaces {
         ("cgroup", Self::CGROUP),
     ];
 
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let mut all = Self::NAMED.into_iter();
+        all.find_map(|(of, one)| (of == name).then_some(one))
+    }
+
     /// The flags of `clone3`.
     pub const fn flags(self) -> u64 {
         self.0
@@ -62,6 +68,11 @@ impl Namespaces {
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// Whether nothing is in this set.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
     }
 
     /// Whether all of `other` is in this set.

@@ -149,9 +149,13 @@ impl Births for Cast {
                 cgroup: None,
                 stdio: None,
                 cores: vec![],
+                job_id: wpool_protocol::wire::JOB_ID,
+                missing: vec![],
+                directory: None,
             },
             failure: None,
             cgroup: None,
+            session: None,
         })
     }
 }

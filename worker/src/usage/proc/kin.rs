@@ -16,6 +16,15 @@ use wpool_sys::kcmp;
 use super::text::Stat;
 use super::{TreeError, TreeReader, is_gone, is_refused, reading};
 
+/// What makes a process one of the job's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kinship {
+    /// The pid namespace of its init, by its name, like `pid:[4026532261]`.
+    Namespace(Vec<u8>),
+    /// The worker's session, and another process group than the worker's own: where there is no such namespace, and neither can be left.
+    Session,
+}
+
 /// Ancestors of a process that are asked for.
 const ANCESTORS_MAX: usize = 4_096;
 
@@ -56,12 +65,15 @@ impl TreeReader {
     /// The kernel refuses to say it of a process that runs a program which nobody may read. Such a one is the job's if it is as deep as init
     /// and descends from it: whoever loses its parent in a pid namespace is given to its init.
     pub(super) fn is_foreign(&mut self, pid: u32) -> Result<bool, TreeError> {
+        let Kinship::Namespace(ours) = self.kinship.clone() else {
+            return self.is_of_other_session(pid);
+        };
         match namespace_of(self.proc.as_fd(), pid) {
-            Ok(namespace) => Ok(namespace != self.namespace),
+            Ok(namespace) => Ok(namespace != ours),
             // Of the process, or of its first thread alone.
             Err(error) if is_gone(error) => {
                 let thread = self.live_thread(pid).map_err(reading("the threads"))?;
-                Ok(thread.is_none_or(|(_, namespace)| namespace != self.namespace))
+                Ok(thread.is_none_or(|(_, namespace)| namespace != ours))
             }
             Err(error) if is_refused(&error.into()) => {
                 let status = self.status(pid)?;
@@ -70,6 +82,16 @@ impl TreeReader {
             }
             Err(error) => Err(reading("the pid namespace")(error)),
         }
+    }
+
+    fn is_of_other_session(&mut self, pid: u32) -> Result<bool, TreeError> {
+        let found = self.read(pid, "stat", None);
+        if found.map_err(reading("the sums"))?.is_none() {
+            return Ok(true);
+        }
+        let (own, init) = (self.own_pid, self.init);
+        let stat = Stat::parse(self.text());
+        Ok(stat.is_none_or(|stat| pid != init && (stat.session != own || stat.group == own)))
     }
 
     fn descends_from_init(&mut self, pid: u32) -> Result<bool, TreeError> {

@@ -121,7 +121,8 @@ impl TreeReader {
     }
 
     fn sockets_bytes(&mut self) -> Result<u64, TreeError> {
-        let held = self.sockets.held(self.sockets_count);
+        let count = self.sockets_count;
+        let held = self.sockets.as_mut().map_or(Ok(0), |it| it.held(count));
         held.map_err(reading("the sockets"))
     }
 }

@@ -13,6 +13,10 @@
 pub(super) struct Stat {
     /// Its parent.
     pub(super) parent: u32,
+    /// Its process group.
+    pub(super) group: u32,
+    /// Its session.
+    pub(super) session: u32,
     /// CPU time of the process's own threads, in ticks.
     pub(super) own_ticks: u64,
     /// CPU time of children that it has waited for, and of theirs, in ticks.
@@ -62,10 +66,14 @@ impl Stat {
             value.parse().ok()
         };
         let parent = u32::try_from(field(4)?).ok()?;
+        let group = u32::try_from(field(5)?).ok()?;
+        let session = u32::try_from(field(6)?).ok()?;
         let own_ticks = field(14)?.saturating_add(field(15)?);
         let reaped_ticks = field(16)?.saturating_add(field(17)?);
         Some(Self {
             parent,
+            group,
+            session,
             own_ticks,
             reaped_ticks,
             state,
@@ -169,6 +177,8 @@ mod tests {
             Some(Stat {
                 state: State::Alive,
                 parent: 1,
+                group: 1234,
+                session: 1234,
                 own_ticks: 18,
                 reaped_ticks: 325,
                 threads: 6,

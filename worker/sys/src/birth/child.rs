@@ -126,6 +126,7 @@ fn try_run(plan: &Plan<'_>) -> Result<(), Step> {
     }
     match plan.inputs.ids {
         IdMap::Single { .. } => keep_capabilities()?,
+        IdMap::Same => {}
         IdMap::Pair { .. } => take_ids()?,
     }
     // A change of ids has cleared it (prctl(2)). A parent that died meanwhile reads no failures any more, and
