@@ -314,6 +314,9 @@ pub struct Attempt {
     pub ended_at: Timestamp,
     /// How.
     pub end: AttemptEnd,
+    /// Why it ended so, as [`Outcome::cause`] says it of the last one; nothing of one that exited with 0, or whose worker was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
     /// What is known of a lost worker: its signal or code, or what it did wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,

@@ -47,7 +47,7 @@ pub enum ToWorker {
     /// Who speaks.
     Hello(Hello),
     /// Build the slot's sandbox.
-    Setup(Setup),
+    Setup(Box<Setup>),
     /// A job is coming; its inputs follow.
     Job(Box<JobOrder>),
     /// The next bytes of an input, in order.

@@ -267,11 +267,7 @@ impl Nursery {
             environment: &[],
             descriptors: &descriptors,
             namespaces: Namespaces::WORKER.without(lacks),
-            ids: if lacks.contains(Namespaces::USER) {
-                IdMap::Same
-            } else {
-                ids
-            },
+            ids: reduction.map(ids),
             steward: self.plan.ids.steward().map(Arc::as_ref),
             cgroup: cgroup.as_ref().map(SlotDirectory::directory),
             at_gate: &|pid| match &cgroup {

@@ -171,7 +171,7 @@ impl Rig {
             born,
         };
         rig.say(&ToWorker::Hello(Hello::ours()))?;
-        rig.say(&ToWorker::Setup(rig.born.setup.clone()))?;
+        rig.say(&ToWorker::Setup(Box::new(rig.born.setup.clone())))?;
         let greeting = rig.hear();
         if greeting.is_err()
             && let Some(reason) = rig.born.failure.read()

@@ -10,6 +10,7 @@ pub mod code;
 pub mod crates;
 pub mod layout;
 pub mod markdown;
+pub mod mutations;
 pub mod policy;
 pub mod words;
 

@@ -2,7 +2,9 @@
 //!
 //! Each test is one rule of `wpool_tests::tidy`, where it is also tried on repositories that break it.
 
-use wpool_tests::tidy::{Repository, attacks, code, crates, layout, markdown, policy, words};
+use wpool_tests::tidy::{
+    Repository, attacks, code, crates, layout, markdown, mutations, policy, words,
+};
 
 /// Applies a rule to the repository as it lies on disk.
 fn hold(rule: fn(&Repository) -> Vec<String>) {
@@ -59,6 +61,11 @@ fn no_word_is_banned() {
 #[test]
 fn no_exception_is_without_a_reason() {
     hold(policy::exceptions);
+}
+
+#[test]
+fn planted_bugs_fit_the_code() {
+    hold(mutations::fit);
 }
 
 #[test]

@@ -172,7 +172,7 @@ mod tests {
         fs::create_dir(at("shut")).unwrap();
         fs::write(at("shut/file"), "x").unwrap();
         fs::create_dir(boxes.path.join(".moved-1")).unwrap();
-        fs::set_permissions(at("shut"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(at("shut"), fs::Permissions::from_mode(0o0)).unwrap();
         drop(boxes.make(None).unwrap());
         assert_eq!(fs::read_dir(boxes.box_path()).unwrap().count(), 0);
         assert_eq!(fs::read_dir(base.path()).unwrap().count(), 2);

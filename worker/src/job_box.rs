@@ -82,6 +82,14 @@ struct Ours {
     captures: Vec<Capture>,
 }
 
+/// The other ends: the init's, and the job's own.
+#[derive(Debug)]
+struct Theirs {
+    orders: OwnedFd,
+    reports: OwnedFd,
+    stdio: [OwnedFd; 3],
+}
+
 /// Opens a box for the job of `order`: its init builds while inputs come in.
 pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<JobBox> {
     let limits = order.limits;
@@ -94,23 +102,8 @@ pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<J
         mounts: Vec::new(),
         files: files.mount.as_ref().map(OwnedFd::try_clone).transpose()?,
     };
-    let (theirs, stdin, captures) = match order.stdio {
-        Stdio::Captured { .. } => captured(slot, store, limits.output_bytes.0)?,
-        Stdio::Inherited => inherited(slot)?,
-    };
-    let (orders_read, orders) = io::pipe()?;
-    let (reports, reports_write) = io::pipe()?;
-    let mut ours = Some(Ours {
-        orders: orders.into(),
-        reports: reports.into(),
-        stdin,
-        captures,
-    });
-    let mut theirs = Some((
-        OwnedFd::from(orders_read),
-        OwnedFd::from(reports_write),
-        theirs,
-    ));
+    let (ours, theirs) = pipes(slot, store, order)?;
+    let (mut ours, mut theirs) = (Some(ours), Some(theirs));
     // The closure runs in the fork, on copies: what it takes there is still here afterwards.
     let cgroup = new_cgroup(slot, order)?;
     let born_into = cgroup
@@ -120,14 +113,14 @@ pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<J
     let init = slot.single.fork(slot.namespaces, None, || {
         // While a writing end of a pipe is open here, nobody would see its end.
         drop(ours.take());
-        let Some((orders, reports, descriptors)) = theirs.take() else {
+        let Some(theirs) = theirs.take() else {
             return 1;
         };
         init::run(Init {
             single: slot.single,
-            orders,
-            reports,
-            stdio: descriptors,
+            orders: theirs.orders,
+            reports: theirs.reports,
+            stdio: theirs.stdio,
             cgroup: born_into.take(),
             steps,
             detached: &detached,
@@ -153,13 +146,31 @@ pub(crate) fn open(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<J
             reports: ours.reports,
             stdin: ours.stdin,
             captures: ours.captures,
-            held: if slot.surroundings.ground.has(Namespaces::PID) {
-                Held::ByNamespace
-            } else {
-                Held::ByGroup(None)
-            },
+            held: Held::on(&slot.surroundings.ground),
         }),
     })
+}
+
+/// The pipes of a box, whose ends are ours or its.
+fn pipes(slot: &Slot, store: &Store, order: &JobOrder) -> io::Result<(Ours, Theirs)> {
+    let (descriptors, stdin, captures) = match order.stdio {
+        Stdio::Captured { .. } => captured(slot, store, order.limits.output_bytes.0)?,
+        Stdio::Inherited => inherited(slot)?,
+    };
+    let (orders_read, orders) = io::pipe()?;
+    let (reports, reports_write) = io::pipe()?;
+    let ours = Ours {
+        orders: orders.into(),
+        reports: reports.into(),
+        stdin,
+        captures,
+    };
+    let theirs = Theirs {
+        orders: orders_read.into(),
+        reports: reports_write.into(),
+        stdio: descriptors,
+    };
+    Ok((ours, theirs))
 }
 
 /// What looks at the processes of the job with this init.

@@ -23,13 +23,14 @@ use nix::unistd::{Pid, chdir, execve, setpgid, setsid};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use wpool_protocol::outcome::Identity;
+use wpool_protocol::wire::LayerState;
 use wpool_sys::namespaces::Namespaces;
 use wpool_sys::{descriptor, signals};
 
 use crate::dialogue::Launch;
 use crate::directory::BoxDirectory;
 use crate::ground::Ground;
-use crate::landlock::{Grants, LandlockError, Ruleset};
+use crate::landlock::{self, Grants, LandlockError, Ruleset};
 use crate::plan::Lockdown;
 use crate::plan::host::Layout;
 use crate::rlimits;
@@ -148,6 +149,14 @@ impl Reachable {
 }
 
 impl SecondWall {
+    /// For jobs that reach this.
+    pub(crate) fn of_this_kernel(reachable: Reachable) -> Self {
+        match landlock::state() {
+            LayerState::Active(_) => Self::Landlock(reachable),
+            LayerState::Missing { .. } => Self::Missing,
+        }
+    }
+
     /// Prepares the domain of a job whose root is this process' root.
     pub(crate) fn prepare(&self) -> Result<Option<Ruleset>, LandlockError> {
         let Self::Landlock(reachable) = self else {

@@ -27,10 +27,12 @@ use wpool_protocol::limits::{LimitName, Limits};
 use wpool_protocol::quantity::Millis;
 use wpool_protocol::wire::{Ending, InGrace, Written};
 use wpool_sys::clone3::Child;
+use wpool_sys::namespaces::Namespaces;
 
 use crate::capture::{Capture, Store};
 use crate::dialogue::{Launch, MainEnd, Order, Report, TreeEnd};
 use crate::feed::Feed;
+use crate::ground::Ground;
 use crate::group;
 
 /// How long an init may take to end its tree before the kernel is asked to, by killing the init itself.
@@ -131,6 +133,16 @@ pub(crate) enum Held {
     ByNamespace,
     /// A process group, which is known once it is there.
     ByGroup(Option<u32>),
+}
+
+impl Held {
+    pub(crate) fn on(ground: &Ground) -> Self {
+        if ground.has(Namespaces::PID) {
+            Self::ByNamespace
+        } else {
+            Self::ByGroup(None)
+        }
+    }
 }
 
 /// What a step of a run has brought.

@@ -28,7 +28,6 @@ use crate::blueprint::{Alteration, Blueprint};
 use crate::cgroup::SlotCgroup;
 use crate::directory::BoxDirectory;
 use crate::ground::Ground;
-use crate::landlock;
 use crate::launch::{Reachable, SecondWall, Surroundings};
 use crate::layers;
 use crate::plan::host::Layout;
@@ -81,9 +80,7 @@ impl Slot {
             Accounting::Sampling
         };
         let mut ground = Ground::new(&setup)?;
-        let directory = ground.directory().map(BoxDirectory::open).transpose();
-        let directory = directory
-            .map_err(|error| layers::refused("mount", "open the directory of its boxes", &error))?;
+        let directory = boxes(&ground)?;
         // Looked at and copied while the host's root is still there.
         let layout = Layout::look();
         let reachable = match &directory {
@@ -102,17 +99,7 @@ impl Slot {
         };
         let blueprint = Blueprint::on(&ground, &layout, &setup.profiles, accounting);
         let mut blueprint = alteration(blueprint);
-        match setup.policy {
-            IsolationPolicy::Required => {
-                let built = apply::apply(&blueprint.worker, &detached);
-                built.map_err(|error| layers::refused_step(&error))?;
-            }
-            IsolationPolicy::Reduced => {
-                let owner = owner(&ground, setup.identity, setup.job_id);
-                let owner = owner.unwrap_or_else(|| geteuid().as_raw());
-                reduce(single, &mut blueprint, &detached, owner, &mut ground)?;
-            }
-        }
+        raise(single, &setup, &mut blueprint, &detached, &mut ground)?;
         let proc = File::open("/proc")
             .map_err(|error| layers::refused("pid", "open its own /proc", &error))?;
         pin(&setup.cores)?;
@@ -138,10 +125,7 @@ impl Slot {
                 filter: blueprint.filter,
                 lockdown: blueprint.lockdown,
                 accounting,
-                second_wall: match landlock::state() {
-                    LayerState::Active(_) => SecondWall::Landlock(reachable),
-                    LayerState::Missing { .. } => SecondWall::Missing,
-                },
+                second_wall: SecondWall::of_this_kernel(reachable),
                 own_processes: own_processes(setup.identity, &ground),
                 working_directory,
                 ground,
@@ -170,14 +154,26 @@ impl Slot {
     }
 }
 
-/// Builds what this host allows of a sandbox, and takes the rest out of what is done for jobs.
-fn reduce(
+/// Where boxes are that are no mounts.
+fn boxes(ground: &Ground) -> Result<Option<BoxDirectory>, Refused> {
+    let opened = ground.directory().map(BoxDirectory::open).transpose();
+    opened.map_err(|error| layers::refused("mount", "open the directory of its boxes", &error))
+}
+
+/// Builds the sandbox, or what this host allows of it where that is the policy: the rest is taken out of what is done for jobs.
+fn raise(
     single: SingleThreaded,
+    setup: &Setup,
     blueprint: &mut Blueprint,
     detached: &Detached,
-    owner: u32,
     ground: &mut Ground,
 ) -> Result<(), Refused> {
+    if setup.policy == IsolationPolicy::Required {
+        let built = apply::apply(&blueprint.worker, detached);
+        return built.map_err(|error| layers::refused_step(&error));
+    }
+    let owner = owner(ground, setup.identity, setup.job_id);
+    let owner = owner.unwrap_or_else(|| geteuid().as_raw());
     rehearsal::build(&blueprint.worker, detached, ground)?;
     for steps in &mut blueprint.job {
         rehearsal::rehearse(single, blueprint.namespaces, steps, owner, ground)?;

@@ -107,7 +107,7 @@ fn greet(link: &mut Link) -> io::Result<Option<Setup>> {
         match link.hear()? {
             None => return Ok(None),
             Some(ToWorker::Hello(hello)) => hello.check().map_err(io::Error::other)?,
-            Some(ToWorker::Setup(setup)) => return Ok(Some(setup)),
+            Some(ToWorker::Setup(setup)) => return Ok(Some(*setup)),
             Some(_) => return Err(io::ErrorKind::InvalidData.into()),
         }
     }

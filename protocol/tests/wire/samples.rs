@@ -92,16 +92,16 @@ fn order(stdio: Stdio) -> JobOrder {
 pub(crate) fn to_worker() -> Vec<(&'static str, ToWorker)> {
     vec![
         ("hello", ToWorker::Hello(hello())),
-        ("setup", ToWorker::Setup(setup())),
+        ("setup", ToWorker::Setup(Box::new(setup()))),
         (
             "setup_reduced",
-            ToWorker::Setup(Setup {
+            ToWorker::Setup(Box::new(Setup {
                 policy: IsolationPolicy::Reduced,
                 identity: Identity::Shared,
                 cgroup: None,
                 stdio: None,
                 ..setup()
-            }),
+            })),
         ),
         (
             "job",

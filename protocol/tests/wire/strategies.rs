@@ -22,7 +22,7 @@ use wpool_protocol::wire::{
 pub(crate) fn to_worker() -> impl Strategy<Value = ToWorker> {
     prop_oneof![
         hello().prop_map(ToWorker::Hello),
-        setup().prop_map(ToWorker::Setup),
+        setup().prop_map(|setup| ToWorker::Setup(Box::new(setup))),
         job_order().prop_map(|order| ToWorker::Job(Box::new(order))),
         input_bytes().prop_map(ToWorker::Input),
         attempt().prop_map(ToWorker::Start),

@@ -8,6 +8,8 @@
 //! - What is reserved never exceeds the limits (I4). A limit that the operator lowers beneath what is
 //!   there already takes nobody's room: what is there is tolerated, and the tolerance shrinks with it.
 
+use core::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::action::Refusal;
@@ -34,6 +36,11 @@ impl Admission {
         self.bytes
     }
 
+    /// How fast jobs end, as far as that is known.
+    pub(crate) fn pace(&self) -> Option<Duration> {
+        self.pace.usual()
+    }
+
     /// Reserves room for a job of `bytes`, or says why there is none.
     pub(crate) fn reserve(
         &mut self,
@@ -52,7 +59,7 @@ impl Admission {
             let surplus = (self.jobs - settings.queue_jobs).saturating_add(1);
             return Err(Refusal::JobsFull {
                 limit: settings.queue_jobs,
-                retry_after: self.pace.promise(now, surplus),
+                retry_after: self.pace.promise(now, surplus, None),
             });
         }
         let wanted = self.bytes.saturating_add(bytes);
@@ -61,7 +68,7 @@ impl Admission {
             let surplus = (wanted - limit).div_ceil(mean);
             return Err(Refusal::BytesFull {
                 limit,
-                retry_after: Some(self.pace.promise(now, surplus)),
+                retry_after: Some(self.pace.promise(now, surplus, None)),
             });
         }
         if self.jobs == 0 {
@@ -131,12 +138,12 @@ mod tests {
         let mut admission = Admission::default();
         for end in 1..=4 {
             admission
-                .reserve(at_ms(end * 500), 10, &settings)
+                .reserve(at_ms((end - 1) * 500), 10, &settings)
                 .expect("it is empty");
             admission.release(at_ms(end * 500), 10);
         }
         admission
-            .reserve(at_ms(2_500), 10, &settings)
+            .reserve(at_ms(2_000), 10, &settings)
             .expect("it is empty");
         let expected = Refusal::JobsFull {
             limit: 1,

@@ -32,16 +32,23 @@ const PROMISED_MAX: u32 = 64;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pace {
     ends: VecDeque<Instant>,
-    /// Since when there has been a job without a break.
+    /// Since when there has been a job without a break, as long as none has ended.
     busy_since: Instant,
     /// When the place is free that was promised last.
     promised: Instant,
 }
 
 impl Pace {
-    /// The first job is there, after none was.
-    pub(crate) const fn begin(&mut self, now: Instant) {
+    /// The first job is there, after none was: the time between is taken out, as if the last had ended now.
+    pub(crate) fn begin(&mut self, now: Instant) {
         self.busy_since = now;
+        let quiet = self
+            .ends
+            .back()
+            .map_or(Duration::ZERO, |last| now.since(*last));
+        for end in &mut self.ends {
+            *end = end.after(quiet);
+        }
     }
 
     /// A job has ended.
@@ -53,8 +60,16 @@ impl Pace {
     }
 
     /// How long it takes until `jobs` more have ended, behind those whom this was told before: each is told another moment.
-    pub(crate) fn promise(&mut self, now: Instant, jobs: u64) -> Duration {
-        let each = self.between_ends(now);
+    ///
+    /// `elsewhere` is how fast jobs end where more is known.
+    pub(crate) fn promise(
+        &mut self,
+        now: Instant,
+        jobs: u64,
+        elsewhere: Option<Duration>,
+    ) -> Duration {
+        let usual = self.usual().or(elsewhere).unwrap_or(RETRY_UNKNOWN);
+        let each = usual.max(self.waited(now));
         let jobs = u32::try_from(jobs).unwrap_or(u32::MAX);
         let first = now.after(each.saturating_mul(jobs));
         let last = first.after(each.saturating_mul(PROMISED_MAX));
@@ -63,18 +78,17 @@ impl Pace {
         at.since(now).clamp(RETRY_MIN, RETRY_MAX)
     }
 
-    /// The time from one end to the next: as it was, or longer if it is longer already.
-    fn between_ends(&self, now: Instant) -> Duration {
+    /// The time from one end to the next, as it was lately; nothing as long as none is known.
+    pub(crate) fn usual(&self) -> Option<Duration> {
+        let (first, last) = (self.ends.front()?, self.ends.back()?);
+        let gaps = u32::try_from(self.ends.len()).ok()?.checked_sub(1)?;
+        last.since(*first).checked_div(gaps)
+    }
+
+    /// How long the next end is in coming already.
+    fn waited(&self, now: Instant) -> Duration {
         let last = self.ends.back().copied().unwrap_or_default();
-        let waited = now.since(last.max(self.busy_since));
-        let gaps = u32::try_from(self.ends.len())
-            .unwrap_or(0)
-            .saturating_sub(1);
-        let usual = match self.ends.front() {
-            Some(first) if gaps > 0 => last.since(*first) / gaps,
-            Some(_) | None => RETRY_UNKNOWN,
-        };
-        usual.max(waited)
+        now.since(last.max(self.busy_since))
     }
 }
 
@@ -97,9 +111,11 @@ mod tests {
     #[test]
     fn each_is_told_another_moment_at_the_rate_of_the_last_ends() {
         let mut pace = every_half_second();
-        let told = [(); 3].map(|()| pace.promise(at_ms(2_000), 1).as_millis());
+        let told = [(); 3].map(|()| pace.promise(at_ms(2_000), 1, None).as_millis());
         assert_eq!(told, [500, 1_000, 1_500]);
-        let far = (0..1_000).map(|_| pace.promise(at_ms(2_000), 1)).max();
+        let far = (0..1_000)
+            .map(|_| pace.promise(at_ms(2_000), 1, None))
+            .max();
         assert_eq!(far, Some(Duration::from_millis(500 * 65)));
     }
 
@@ -107,18 +123,32 @@ mod tests {
     fn quiet_time_does_not_count_and_a_long_job_does() {
         let mut pace = every_half_second();
         pace.begin(at_ms(90_000));
-        assert_eq!(pace.promise(at_ms(90_100), 1).as_millis(), 500);
+        assert_eq!(
+            pace.clone().promise(at_ms(90_100), 1, None).as_millis(),
+            500
+        );
+        // Also once jobs have ended on both sides of the quiet time.
+        pace.end(at_ms(90_500));
+        assert_eq!(pace.promise(at_ms(90_500), 1, None).as_millis(), 500);
         let mut pace = every_half_second();
-        assert_eq!(pace.promise(at_ms(9_000), 1).as_millis(), 7_000);
+        assert_eq!(pace.promise(at_ms(9_000), 1, None).as_millis(), 7_000);
+    }
+
+    #[test]
+    fn where_nothing_is_known_the_pace_elsewhere_is_told() {
+        let elsewhere = every_half_second().usual();
+        assert_eq!(elsewhere, Some(Duration::from_millis(500)));
+        let told = Pace::default().promise(at_ms(0), 2, elsewhere);
+        assert_eq!(told.as_millis(), 1_000);
     }
 
     #[test]
     fn nothing_known_is_a_second_and_more_the_longer_it_lasts() {
         let mut pace = Pace::default();
-        assert_eq!(pace.promise(at_ms(0), 1), RETRY_UNKNOWN);
+        assert_eq!(pace.promise(at_ms(0), 1, None), RETRY_UNKNOWN);
         let mut pace = Pace::default();
-        assert_eq!(pace.promise(at_ms(4_000), 1).as_millis(), 4_000);
+        assert_eq!(pace.promise(at_ms(4_000), 1, None).as_millis(), 4_000);
         let mut pace = Pace::default();
-        assert_eq!(pace.promise(at_ms(900_000), 1), RETRY_MAX);
+        assert_eq!(pace.promise(at_ms(900_000), 1, None), RETRY_MAX);
     }
 }

@@ -174,7 +174,7 @@ impl Queue {
     /// By how many starts from now on a job is started at the latest, if nothing else comes in its own class: whatever comes in others,
     /// and whatever tenants at their limits do. Nothing if more than `most` of its class go before it.
     ///
-    /// Its place in its class, of whose starts each takes at most `share_period` of all; of those of the highest class at most two of
+    /// Its place in its class behind whoever could be due with it, of whose starts each takes at most `share_period` of all; of those of the highest class at most two of
     /// `share_period` go to others.
     pub(crate) fn starts_at_most(
         &self,
@@ -185,7 +185,7 @@ impl Queue {
         most: usize,
     ) -> Option<u64> {
         let class = &self.waiting(spot.priority).class;
-        let mut outlook = ClassOutlook::new(class, Held::Free);
+        let mut outlook = ClassOutlook::new(class, Held::FreeBefore(spot.tenant));
         let mut starts = core::iter::from_fn(|| outlook.next(tenants)).take(most + 1);
         let place = starts.position(|next| next == id)?;
         let period = u64::from(share_period.max(SHARE_PERIOD_MIN));

@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::backoff::{Backoff, Random};
 use crate::settings::Settings;
 use crate::time::Instant;
+use crate::view::ParkedBy;
 
 /// The breaker of one slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +41,8 @@ pub(crate) struct Breaker {
     last: Option<Instant>,
     /// How often the slot was parked since it last proved itself.
     parkings: u32,
+    /// What it was parked for then.
+    parked_by: Option<ParkedBy>,
 }
 
 /// Whether workers may be born.
@@ -59,6 +62,11 @@ impl Breaker {
         self.state
     }
 
+    /// What the slot was parked for last, since it proved itself.
+    pub(crate) const fn parked_by(&self) -> Option<ParkedBy> {
+        self.parked_by
+    }
+
     /// Counts a death; the answer is how long the slot is parked for, if it is.
     pub(crate) fn death(
         &mut self,
@@ -69,7 +77,7 @@ impl Breaker {
         let period = settings.restart_period;
         let last = self.last.replace(now);
         if last.is_some_and(|last| now.since(last) > period) {
-            self.parkings = 0;
+            self.prove();
         }
         while self
             .deaths
@@ -87,13 +95,19 @@ impl Breaker {
         if !parks {
             return None;
         }
-        self.state = BreakerState::Open;
         let backoff = Backoff {
             min: settings.park_min,
             max: settings.park_max,
         };
         let wait = backoff.wait(self.parkings, random);
         self.parkings = self.parkings.saturating_add(1);
+        self.parked_by = Some(match self.state {
+            BreakerState::Closed => {
+                ParkedBy::Burst(u32::try_from(self.deaths.len()).unwrap_or(u32::MAX))
+            }
+            BreakerState::HalfOpen | BreakerState::Open => ParkedBy::Probe(self.parkings),
+        });
+        self.state = BreakerState::Open;
         self.deaths.clear();
         Some(wait)
     }
@@ -117,6 +131,7 @@ impl Breaker {
     /// A job has ended here.
     pub(crate) const fn prove(&mut self) {
         self.parkings = 0;
+        self.parked_by = None;
     }
 }
 

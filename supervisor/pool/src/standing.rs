@@ -33,6 +33,8 @@ pub enum Standing {
         began: Instant,
         /// How far it is.
         course: RunCourse,
+        /// When it is killed because the pool stops.
+        killed_at: Option<Instant>,
     },
 }
 
@@ -56,6 +58,8 @@ pub struct Waiting {
     pub first_ahead: Vec<JobId>,
     /// How many start before it then, once its tenant may start one; nothing if there are more than are counted ([`COUNTED_MAX`]).
     pub ahead: Option<u64>,
+    /// How many jobs of its class could start.
+    pub of_class: u64,
     /// Whether that depends on when jobs end: where a tenant may run so many at one time, its next waits for one of them.
     pub certainty: Certainty,
     /// By how many starts from now on it is started at the latest, whatever comes in other classes; likewise. Nothing, too, if its own tenant
@@ -74,8 +78,8 @@ pub enum Certainty {
     ByLimits,
 }
 
-/// Jobs ahead of another that are counted: they take some tenths of a millisecond.
-pub const COUNTED_MAX: usize = 2_000;
+/// Jobs ahead of another that are counted: that takes some tenths of a millisecond, twice.
+pub const COUNTED_MAX: usize = 1_000;
 
 /// What keeps a ready job from starting.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -152,12 +152,18 @@ impl Tenants {
         tenant.jobs += 1;
     }
 
-    /// How long to wait for so many of its jobs to end.
-    pub(crate) fn promise(&mut self, name: &str, now: Instant, jobs: u64) -> Duration {
+    /// How long to wait for so many of its jobs to end, by their own pace or that of all.
+    pub(crate) fn promise(
+        &mut self,
+        name: &str,
+        now: Instant,
+        jobs: u64,
+        of_all: Option<Duration>,
+    ) -> Duration {
         let id = self.by_name.get(name);
         let tenant = id.and_then(|id| self.known.get_mut(id));
         // One of whom nothing is there, and whose limit is nothing.
-        tenant.map_or(RETRY_MAX, |tenant| tenant.pace.promise(now, jobs))
+        tenant.map_or(RETRY_MAX, |tenant| tenant.pace.promise(now, jobs, of_all))
     }
 
     /// A job of it has ended.

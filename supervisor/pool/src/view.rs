@@ -24,6 +24,8 @@ pub struct PoolView {
     pub on_probation: u16,
     /// What of the operator's holds.
     pub orders: Orders,
+    /// When what still runs is killed, because the pool stops.
+    pub killed_at: Option<Instant>,
 }
 
 /// What the operator has asked for and not taken back.
@@ -42,6 +44,8 @@ pub struct SlotView {
     pub worker: WorkerRef,
     /// What it does.
     pub state: SlotState,
+    /// Whether it is to have a worker, or goes with its job.
+    pub stays: bool,
     /// The run in it.
     pub attempt: Option<AttemptRef>,
     /// Since when.
@@ -52,6 +56,17 @@ pub struct SlotView {
     pub crashes: u64,
     /// When a parked slot tries again.
     pub parked_until: Option<Instant>,
+    /// Why the slot was parked last, until it has proved itself.
+    pub parked_by: Option<ParkedBy>,
+}
+
+/// What a slot was parked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ParkedBy {
+    /// So many of its workers ended within the period, before they were ready or right after.
+    Burst(u32),
+    /// The one that was to show whether workers live again has ended, too; it was parked so often in a row.
+    Probe(u32),
 }
 
 /// What is to be replaced, as planned.

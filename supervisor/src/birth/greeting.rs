@@ -20,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) fn hear_out(born: &Newborn) -> io::Result<Result<(), Refused>> {
     let mut words = Vec::new();
     frame::push(&ToWorker::Hello(Hello::ours()), &mut words).map_err(io::Error::other)?;
-    frame::push(&ToWorker::Setup(born.setup.clone()), &mut words).map_err(io::Error::other)?;
+    let setup = Box::new(born.setup.clone());
+    frame::push(&ToWorker::Setup(setup), &mut words).map_err(io::Error::other)?;
     File::from(born.commands.try_clone()?).write_all(&words)?;
     let mut replies = File::from(born.replies.try_clone()?);
     let mut decoder = Decoder::of_replies();

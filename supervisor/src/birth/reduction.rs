@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use wpool_protocol::id::SlotId;
 use wpool_protocol::wire::{LayerReport, LayerState, Refused};
-use wpool_sys::birth::{BirthError as ProcessError, BirthStep};
+use wpool_sys::birth::{BirthError as ProcessError, BirthStep, IdMap};
 use wpool_sys::clone3::can_be_born_into;
 use wpool_sys::namespaces::Namespaces;
 use wpool_worker::directory::BoxDirectory;
@@ -113,6 +113,15 @@ impl Reduction {
         let named = self.missing.iter();
         let named = named.filter_map(|layer| Namespaces::named(&layer.name));
         named.fold(Namespaces::NONE, |lacks, one| lacks | one)
+    }
+
+    /// The ids of a worker, which are mapped in its user namespace if it has one.
+    pub(super) fn map(&self, ids: IdMap) -> IdMap {
+        if self.lacks().contains(Namespaces::USER) {
+            IdMap::Same
+        } else {
+            ids
+        }
     }
 
     /// What to tell workers.

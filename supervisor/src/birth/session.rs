@@ -3,7 +3,6 @@
 //! A worker ends its jobs itself, and an init whose worker is gone does. What is left here is for a job that has killed both, which a
 //! kernel without Landlock's scopes (before 6.12) does not prevent.
 
-use std::collections::HashSet;
 use std::fs;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -39,8 +38,8 @@ impl Drop for Session {
     }
 }
 
-/// The process groups of a session that have living processes.
-fn groups(session: u32) -> HashSet<Pid> {
+/// The process group of every living process of a session.
+fn groups(session: u32) -> Vec<Pid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let stats = entries.filter_map(|entry| fs::read(entry.path().join("stat")).ok());
     stats.filter_map(|stat| group_in(&stat, session)).collect()
@@ -68,6 +67,10 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a session of programs is to be ended"
+    )]
     fn a_session_is_ended_with_all_its_groups_and_nothing_else() {
         let mut outside = Command::new("sleep").arg("600").spawn().unwrap();
         let mut command = Command::new("setsid");

@@ -10,13 +10,14 @@ use std::time::Duration;
 use wpool_pool::event::DrainScope;
 use wpool_pool::standing::{Because, COUNTED_MAX, Certainty, RunCourse, Standing, Waiting};
 use wpool_pool::time::Instant;
-use wpool_pool::view::{PoolView, SlotView};
+use wpool_pool::view::{ParkedBy, PoolView, SlotView};
 use wpool_protocol::explanation::{
     JobExplanation, PoolExplanation, SlotExplanation, WaitExplanation, WaitReason,
 };
 use wpool_protocol::id::JobId;
-use wpool_protocol::outcome::{Attempt, AttemptEnd, JobState, Outcome};
-use wpool_protocol::quantity::Millis;
+use wpool_protocol::limits::{LimitName, Limits};
+use wpool_protocol::outcome::{Attempt, AttemptEnd, Cause, CauseDetail, JobState, Outcome};
+use wpool_protocol::quantity::{ByteSize, Millis};
 use wpool_protocol::status::{PoolState, SlotState};
 
 use super::Driver;
@@ -32,7 +33,8 @@ impl Driver {
         };
         let (state, attempts) = (job.state(), attempts(&job.attempts));
         let attempts_max = job.request.attempts_max;
-        let timeout = job.request.limits.timeout_ms;
+        let limits = job.request.limits;
+        let grown = grown(&job.attempts, &limits);
         let (text, waits) = match self.pool.explain(id)? {
             Standing::Recording => {
                 let text = "its acceptance or its end is being made durable".to_owned();
@@ -42,13 +44,17 @@ impl Driver {
                 until,
                 attempts,
                 lost,
-            } => self.delayed(until, (attempts, lost), attempts_max),
+            } => {
+                let (text, waits) = self.delayed(until, (attempts, lost), attempts_max);
+                (text + &grown, waits)
+            }
             Standing::Ready(waiting) => self.waiting(&waiting, caller),
             Standing::OnSlot {
                 worker,
                 attempt,
                 began,
                 course,
+                killed_at,
             } => {
                 let now = self.now();
                 let text = format!(
@@ -57,8 +63,15 @@ impl Driver {
                     worker.slot,
                     worker.generation,
                     span(now.since(began)),
-                    run_in_words(course, now, timeout)
+                    run_in_words(course, now, &limits)
                 );
+                let text = match killed_at {
+                    Some(at) => format!(
+                        "{text}; the supervisor shuts down, and kills it in {} if it has not ended",
+                        span(at.since(now))
+                    ),
+                    None => text,
+                };
                 (text, None)
             }
         };
@@ -175,11 +188,20 @@ impl Driver {
                 format!("{} running, {} waiting", view.active, view.queued.total)
             }
             PoolState::Paused => format!(
-                "somebody paused it: {} jobs wait until `wpool pool resume`",
-                view.queued.total
+                "somebody paused it: {} until `wpool pool resume`",
+                count(view.queued.total, "job waits", "jobs wait")
             ),
             PoolState::Draining => drained_in_words(&view),
-            PoolState::Stopping => format!("it shuts down: {} jobs run", view.active),
+            PoolState::Stopping => {
+                let run = count(view.active, "job runs", "jobs run");
+                match view.killed_at {
+                    Some(at) => format!(
+                        "it shuts down: {run}, and what has not ended is killed in {}",
+                        span(at.since(self.now()))
+                    ),
+                    None => format!("it shuts down: {run}"),
+                }
+            }
             PoolState::Degraded => status
                 .reason
                 .unwrap_or_else(|| "a slot proves itself again".to_owned()),
@@ -187,12 +209,11 @@ impl Driver {
         let text = match self.pool.recycling() {
             None => text,
             Some(recycling) => {
-                let now = match recycling.turn {
-                    Some(slot) => format!(
-                        "slot {slot} is being recycled, {} more are to be",
-                        recycling.due
-                    ),
-                    None => format!("{} slots are to be recycled", recycling.due),
+                let due = u64::from(recycling.due);
+                let now = if let Some(slot) = recycling.turn {
+                    format!("slot {slot} is being recycled, {due} more are to be")
+                } else {
+                    count(due, "slot is to be recycled", "slots are to be recycled")
                 };
                 format!("{text}; {now}, slot {} stands in", recycling.spare)
             }
@@ -217,11 +238,16 @@ impl Driver {
         let since = span(now.since(view.since));
         let generation = view.worker.generation;
         let because = trouble.map_or_else(String::new, |trouble| format!(": {trouble}"));
+        let goes = if view.stays {
+            ""
+        } else {
+            ", and goes with it: there are to be fewer"
+        };
         match view.state {
             SlotState::Idle => format!("worker {generation} has waited for a job for {since}"),
             SlotState::Busy => match job {
-                Some(job) => format!("worker {generation} has had job {job} for {since}"),
-                None => format!("worker {generation} has had a job for {since}"),
+                Some(job) => format!("worker {generation} has had job {job} for {since}{goes}"),
+                None => format!("worker {generation} has had a job for {since}{goes}"),
             },
             SlotState::Starting => {
                 format!("worker {generation} has been on its way for {since}{because}")
@@ -230,29 +256,87 @@ impl Driver {
             SlotState::Parked => {
                 let rest = view.parked_until.map(|until| span(until.since(now)));
                 let rest = rest.unwrap_or_default();
-                let settings = self.config.borrow().pool;
-                format!(
-                    "{} of its workers died within {} before they were ready: the next try is in {rest}{because}",
-                    settings.restart_burst,
-                    span(settings.restart_period)
-                )
+                let why = parked_in_words(view.parked_by, self.config.borrow().pool.restart_period);
+                format!("{why}; the next try is in {rest}{because}")
             }
         }
     }
 }
 
+/// What a slot was parked for.
+fn parked_in_words(by: Option<ParkedBy>, period: Duration) -> String {
+    match by {
+        Some(ParkedBy::Burst(deaths)) => format!(
+            "{} within {} before they were ready, or right after",
+            count(deaths.into(), "worker of it ended", "workers of it ended"),
+            span(period)
+        ),
+        Some(ParkedBy::Probe(times)) => format!(
+            "the worker that was to show whether it works again has ended, too: it is parked for the {} time in a row",
+            ordinal(times)
+        ),
+        None => "it is parked".to_owned(),
+    }
+}
+
+/// 1st, 2nd, 3rd, 4th and so on.
+fn ordinal(number: u32) -> String {
+    let suffix = match (number % 100, number % 10) {
+        (11..=13, _) => "th",
+        (_, 1) => "st",
+        (_, 2) => "nd",
+        (_, 3) => "rd",
+        _ => "th",
+    };
+    format!("{number}{suffix}")
+}
+
+/// So many of something.
+fn count(number: u64, one: &str, many: &str) -> String {
+    match number {
+        1 => format!("1 {one}"),
+        _ => format!("{number} {many}"),
+    }
+}
+
+/// What the next attempt has more of than the last.
+fn grown(attempts: &[Attempt], limits: &Limits) -> String {
+    let last = attempts.last().and_then(|attempt| attempt.cause.as_ref());
+    match last.map(|cause| &cause.detail) {
+        Some(CauseDetail::Limit {
+            limit: LimitName::Memory,
+            allowed,
+            ..
+        }) if limits.memory_bytes.0 > *allowed => {
+            format!(
+                ", with {} of memory instead of {}",
+                limits.memory_bytes,
+                ByteSize(*allowed)
+            )
+        }
+        _ => String::new(),
+    }
+}
+
 /// When a run ends at the latest.
-fn run_in_words(course: RunCourse, now: Instant, timeout: Millis) -> String {
+fn run_in_words(course: RunCourse, now: Instant, limits: &Limits) -> String {
     let left = |by: Instant| span(by.since(now));
     match course {
         RunCourse::Starts(by) => format!(
             "its program does not run yet, and its worker is killed if that is still so in {}",
             left(by)
         ),
-        RunCourse::Runs(by) => format!(
-            "it is ended {timeout} after its program began, and its worker is killed if it has not seen to that in {}",
-            left(by)
-        ),
+        RunCourse::Runs(by) => {
+            let (timeout, grace) = (limits.timeout_ms, limits.grace_ms);
+            let grace = match grace {
+                Millis(0) => String::new(),
+                grace => format!(" (SIGTERM, and {grace} later SIGKILL)"),
+            };
+            format!(
+                "it is ended {timeout} after its program began{grace}, and its worker is killed if it has not seen to that in {}",
+                left(by)
+            )
+        }
         RunCourse::Stops(by) => format!(
             "its end was asked for, and its worker is killed if it has not seen to that in {}",
             left(by)
@@ -275,13 +359,19 @@ fn order_in_words(waiting: &Waiting) -> String {
         }
     };
     match (waiting.ahead, waiting.certainty) {
-        (Some(0), _) => format!("{when}it is the next to start"),
+        (Some(0), Certainty::Certain) => format!("{when}it is the next to start"),
+        (Some(0), Certainty::ByLimits) => format!(
+            "{when}it is the next to start, unless a tenant comes beneath its running_max first"
+        ),
         (Some(1), Certainty::Certain) => format!("{when}1 job starts before it {unless}"),
         (Some(ahead), Certainty::Certain) => format!("{when}{ahead} jobs start before it {unless}"),
         (Some(ahead), Certainty::ByLimits) => {
             format!("{when}about {ahead} jobs start before it {unless}")
         }
-        (None, _) => format!("{when}more than {COUNTED_MAX} jobs start before it"),
+        (None, _) => format!(
+            "{when}more than {COUNTED_MAX} jobs start before it; {} of its class could",
+            waiting.of_class
+        ),
     }
 }
 
@@ -299,7 +389,7 @@ fn drained_in_words(view: &PoolView) -> String {
 
 fn of_outcome(outcome: &Outcome) -> JobExplanation {
     let mut why = match (&outcome.cause, outcome.exit_code) {
-        (Some(cause), _) => cause.text.clone(),
+        (Some(cause), _) => in_words(cause),
         (None, Some(code)) => format!("it exited with code {code}"),
         (None, None) => "it ended".to_owned(),
     };
@@ -324,7 +414,8 @@ fn attempts(attempts: &[Attempt]) -> Vec<String> {
     let sentence = |attempt: &Attempt| {
         let ran = attempt.ended_at.0.saturating_sub(attempt.started_at.0);
         let ran = Duration::from_millis(u64::try_from(ran).unwrap_or(0));
-        let detail = attempt.detail.as_ref();
+        let detail = attempt.cause.as_ref().map(in_words);
+        let detail = detail.or_else(|| attempt.detail.clone());
         let detail = detail.map_or_else(String::new, |detail| format!(": {detail}"));
         format!(
             "attempt {} on slot {} (generation {}) {} after {}{detail}",
@@ -336,6 +427,19 @@ fn attempts(attempts: &[Attempt]) -> Vec<String> {
         )
     };
     attempts.iter().map(sentence).collect()
+}
+
+/// A cause, with the peak where that is another number than the limit.
+fn in_words(cause: &Cause) -> String {
+    match &cause.detail {
+        CauseDetail::Limit {
+            limit: LimitName::Memory | LimitName::Disk,
+            allowed,
+            peak,
+            ..
+        } if peak != allowed => format!("{} (its peak: {peak} bytes)", cause.text),
+        _ => cause.text.clone(),
+    }
 }
 
 const fn end_in_words(end: AttemptEnd) -> &'static str {

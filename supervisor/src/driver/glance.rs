@@ -79,7 +79,10 @@ impl Driver {
             }
         }
         let why = self.troubles.iter().flatten().next();
-        let why = why.map_or("workers end before they are ready", String::as_str);
+        let why = why.map_or(
+            "workers end before they are ready, or right after",
+            String::as_str,
+        );
         let slots = self.pool.slots().len();
         let on_probation = self.pool.view().on_probation;
         Some(match parked {

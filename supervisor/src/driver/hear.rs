@@ -301,6 +301,7 @@ impl Driver {
                 loss,
                 "an idle worker was lost"
             );
+            self.note_trouble(worker, format!("an idle worker: {loss}"));
         }
         let place = self.seats.get_mut(usize::from(worker.slot.0));
         let cgroup = place.and_then(Option::take).and_then(|seat| seat.cgroup);
@@ -356,7 +357,7 @@ impl Seat {
         hello
             .check()
             .map_err(|error| Violation(error.to_string()))?;
-        self.say(ToWorker::Setup(self.setup.clone()));
+        self.say(ToWorker::Setup(Box::new(self.setup.clone())));
         Ok(Verdict::Fine)
     }
 

@@ -11,7 +11,7 @@ use wpool_protocol::timestamp::Timestamp;
 
 use super::collect::Collected;
 use super::command::SubmitAnswer;
-use crate::report::attempt_end;
+use crate::report::{Verdict, attempt_end};
 use crate::request::ResolvedJob;
 
 /// Bytes of a lost attempt's output, of each stream, that stay with the job.
@@ -185,6 +185,8 @@ impl Job {
             started_at,
             ended_at,
             end,
+            cause: report
+                .and_then(|report| Verdict::of_run(&report.ending, &self.request.limits).cause),
             detail: run.loss,
             stdout_tail: keeps.then(|| tail(&streams.stdout.bytes)).flatten(),
             stderr_tail: keeps.then(|| tail(&streams.stderr.bytes)).flatten(),

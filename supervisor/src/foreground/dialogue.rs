@@ -131,7 +131,7 @@ impl<'a> Dialogue<'a> {
         let deadline = Instant::now() + READY_PATIENCE;
         self.send(&ToWorker::Hello(Hello::ours()))?;
         let setup = self.worker.setup.clone();
-        self.send(&ToWorker::Setup(setup))?;
+        self.send(&ToWorker::Setup(Box::new(setup)))?;
         loop {
             match self.next(deadline, None)? {
                 Event::Said(FromWorker::Hello(hello)) => hello.check()?,

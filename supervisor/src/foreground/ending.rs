@@ -10,7 +10,7 @@ use wpool_protocol::timestamp::Timestamp;
 use wpool_protocol::wire::{AttemptReport, Ready, Stream};
 
 use super::worker::{self, Worker};
-use crate::report::{self, JobEnding, Streams, attempt_end};
+use crate::report::{self, JobEnding, Streams, Verdict, attempt_end};
 
 /// What lies in the worker's store of the run that it has reported.
 pub(super) fn kept(
@@ -61,6 +61,7 @@ pub(super) fn outcome(ended: Ended) -> Outcome {
             started_at,
             ended_at,
             end: attempt_end(&report.ending),
+            cause: Verdict::of_run(&report.ending, &ended.limits).cause,
             detail: None,
             stdout_tail: None,
             stderr_tail: None,

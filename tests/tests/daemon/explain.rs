@@ -15,6 +15,12 @@ pub(crate) const TESTS: &[Test] = &[
     test!(explain_tells_what_keeps_one_job_from_starting),
     test!(explain_tells_how_a_job_ended),
     test!(explain_tells_of_slots_and_of_what_is_not_there),
+    test!(
+        explain_tells_of_each_attempt_what_ended_it_and_what_the_next_has_more,
+        "python3"
+    ),
+    test!(explain_tells_when_what_runs_is_ended),
+    test!(explain_tells_what_a_slot_was_parked_for),
 ];
 
 fn why(daemon: &Daemon, id: &str) -> anyhow::Result<Value> {
@@ -229,5 +235,98 @@ fn explain_tells_of_slots_and_of_what_is_not_there() -> anyhow::Result<()> {
         let none = daemon.wpool(arguments)?;
         ensure!(none.code == 125 && none.stderr.contains(words), "{none:?}");
     }
+    Ok(())
+}
+
+fn explain_tells_of_each_attempt_what_ended_it_and_what_the_next_has_more() -> anyhow::Result<()> {
+    let config = "[pool]\nbackoff_min_ms = 60000\nbackoff_max_ms = 60000\n";
+    let mut daemon = Daemon::start_with(1, config)?;
+    let hungry = "x = bytearray(200 << 20)\nimport time; time.sleep(60)";
+    let grows = submit(
+        &daemon,
+        &json!({
+            "command": ["python3", "-c", hungry], "retry_on": ["memory"], "memory_growth": 2.0,
+            "limits": {"memory_bytes": 64 << 20},
+        }),
+    )?;
+    let fails = submit(
+        &daemon,
+        &json!({"command": ["sh", "-c", "exit 7"], "retry_on": ["failed"]}),
+    )?;
+    daemon.wait_until("both wait for another attempt", |daemon| {
+        let waits = |id: &str| anyhow::Ok(why(daemon, id)?["waits"]["because"] == "backoff");
+        Ok(waits(&grows)? && waits(&fails)?)
+    })?;
+    let told = why(&daemon, &grows)?;
+    says(&told, &["with 128 MiB of memory instead of 64 MiB"])?;
+    let attempt = told["attempts"][0].as_str().unwrap_or_default();
+    let words = ["memory reached 64 MiB, its limit", "(its peak: "];
+    ensure!(words.iter().all(|word| attempt.contains(word)), "{told}");
+    let told = why(&daemon, &fails)?;
+    let attempt = told["attempts"][0].as_str().unwrap_or_default();
+    ensure!(attempt.contains("it exited with code 7"), "{told}");
+    Ok(())
+}
+
+fn explain_tells_when_what_runs_is_ended() -> anyhow::Result<()> {
+    let mut daemon = Daemon::start(2)?;
+    let first = occupy(&mut daemon)?;
+    let second = occupy(&mut daemon)?;
+    ensure!(daemon.wpool(["pool", "resize", "1"])?.code == 0);
+    let pool = daemon.get("/v1/pool/explain")?.json()?;
+    let slots = pool["slots"].as_array().into_iter().flatten();
+    let goes = slots.filter(|slot| {
+        slot.to_string()
+            .contains("goes with it: there are to be fewer")
+    });
+    ensure!(goes.count() == 1, "{pool}");
+    for id in [&first, &second] {
+        ensure!(daemon.wpool(["cancel", id])?.code == 0);
+    }
+    let graceful = submit(
+        &daemon,
+        &json!({"command": ["sleep", "60"], "limits": {"timeout_ms": 61_000, "grace_ms": 3_000}}),
+    )?;
+    daemon.wait_until("it runs", |daemon| {
+        let words = "it is ended 61 s after its program began (SIGTERM, and 3 s later SIGKILL)";
+        Ok(why(daemon, &graceful)?.to_string().contains(words))
+    })?;
+    daemon.signal(Signal::SIGTERM)?;
+    daemon.wait_until("it stops", |daemon| {
+        Ok(daemon.status()?["state"] == "stopping")
+    })?;
+    let told = why(&daemon, &graceful)?;
+    says(&told, &["the supervisor shuts down, and kills it in "])?;
+    let pool = daemon.get("/v1/pool/explain")?.json()?;
+    says(&pool, &["it shuts down: 1 job runs", "is killed in "])
+}
+
+fn explain_tells_what_a_slot_was_parked_for() -> anyhow::Result<()> {
+    let config = "[pool]\nrestart_burst = 2\npark_min_ms = 200\n";
+    let mut daemon = Daemon::start_with(1, config)?;
+    // Whoever is there is stopped before it is ready, or killed right after.
+    let mut said = Vec::new();
+    daemon.wait_until("the slot was parked for a probe", |daemon| {
+        let slot = &daemon.status()?["workers"][0];
+        if let Some(pid) = slot["pid"].as_i64() {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid)?);
+            match kill(pid, Signal::SIGKILL) {
+                // It may have ended by itself.
+                Ok(()) | Err(_) => {}
+            }
+        }
+        if slot["state"] == "parked" {
+            let pool = daemon.get("/v1/pool/explain")?.json()?;
+            said.push(pool["slots"][0]["text"].to_string());
+            said.dedup();
+        }
+        Ok(said
+            .iter()
+            .any(|text| text.contains("for the 3rd time in a row")))
+    })?;
+    let burst = "2 workers of it ended within 30.0 s before they were ready, or right after";
+    ensure!(said.iter().any(|text| text.contains(burst)), "{said:?}");
+    let next = said.iter().all(|text| text.contains("the next try is in "));
+    ensure!(next, "{said:?}");
     Ok(())
 }

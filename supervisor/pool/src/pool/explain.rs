@@ -41,6 +41,7 @@ impl Pool {
                     worker: slot.worker,
                     attempt: run.attempt,
                     began: run.began,
+                    killed_at: self.killed_at(),
                     course: match (run.started, run.stop) {
                         (_, Stop::By(by)) => RunCourse::Stops(by),
                         (Started::EndBy(by), Stop::NotAsked) => RunCourse::Runs(by),
@@ -72,6 +73,7 @@ impl Pool {
             because: self.because(job),
             first_ahead: ahead,
             ahead: is_counted.then_some(count),
+            of_class: u64::try_from(self.queue.len_of(job.priority)).unwrap_or(u64::MAX),
             certainty: if self.tenants.have_running_limits() {
                 Certainty::ByLimits
             } else {
@@ -109,7 +111,8 @@ impl Pool {
             };
         }
         let (mut busy, mut starting, mut parked) = (0, 0, 0);
-        for slot in &self.slots {
+        let kept = self.slots.iter();
+        for slot in kept.filter(|slot| self.keeps(slot.worker.slot)) {
             match slot.phase.shown() {
                 SlotState::Busy => busy += 1,
                 SlotState::Starting => starting += 1,

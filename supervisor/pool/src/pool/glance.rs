@@ -15,6 +15,7 @@ use crate::job::{Acceptance, Stage};
 use crate::pool::Pool;
 use crate::restart::BreakerState;
 use crate::slot::{Phase, Slot};
+use crate::time::Instant;
 use crate::view::{Dropped, JobPlace, JobView, Orders, PoolView, RecyclingView, SlotView};
 
 /// Waiting jobs above which the queue is filling.
@@ -41,6 +42,14 @@ impl Pool {
             parked: u16::try_from(parked).unwrap_or(u16::MAX),
             on_probation: u16::try_from(on_probation).unwrap_or(u16::MAX),
             orders: self.orders(),
+            killed_at: self.killed_at(),
+        }
+    }
+
+    pub(super) const fn killed_at(&self) -> Option<Instant> {
+        match self.course {
+            Course::Stopping { kill_at } => Some(kill_at),
+            Course::Open { .. } | Course::Killing | Course::Stopped => None,
         }
     }
 
@@ -62,7 +71,13 @@ impl Pool {
         let there = |slot: &&Slot| {
             slot.worker.slot.0 < self.settings.slots || !matches!(slot.phase, Phase::Closed)
         };
-        self.slots.iter().filter(there).map(Slot::view).collect()
+        let slots = self.slots.iter().filter(there);
+        slots
+            .map(|slot| SlotView {
+                stays: self.keeps(slot.worker.slot),
+                ..slot.view()
+            })
+            .collect()
     }
 
     /// What is to be replaced as planned, if anything is.
@@ -158,11 +173,13 @@ impl Slot {
     fn view(&self) -> SlotView {
         SlotView {
             worker: self.worker,
+            stays: true,
             state: self.phase.shown(),
             attempt: self.phase.run().map(|run| run.attempt),
             since: self.since,
             jobs_done: self.jobs_done,
             crashes: self.crashes,
+            parked_by: self.breaker.parked_by(),
             parked_until: match self.phase {
                 Phase::Parked { until } => Some(until),
                 Phase::Vacant

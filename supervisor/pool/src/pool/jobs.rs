@@ -60,9 +60,10 @@ impl Pool {
             && there >= limit
         {
             let surplus = (there - limit).saturating_add(1);
+            let of_all = self.admission.pace();
             return Err(Refusal::TenantFull {
                 limit,
-                retry_after: self.tenants.promise(&new.tenant, self.now, surplus),
+                retry_after: self.tenants.promise(&new.tenant, self.now, surplus, of_all),
             });
         }
         self.admission

@@ -180,10 +180,18 @@ impl Class {
         self.due.iter().copied()
     }
 
-    /// Who may not, and when they would be due if they might now; about in that order.
+    /// Who may not, and when they would be due if they might now; those that would be at one time in no certain order.
     pub(crate) fn held(&self) -> impl Iterator<Item = (u64, TenantId)> {
         let due = |&(pass, tenant): &(u64, TenantId)| (pass.max(self.virtual_time), tenant);
         self.held.iter().map(due)
+    }
+
+    /// When a tenant that has jobs here and may start one is due.
+    pub(crate) fn due_of(&self, tenant: TenantId) -> Option<u64> {
+        let share = self.tenants.get(&tenant)?;
+        self.due
+            .contains(&(share.pass, tenant))
+            .then_some(share.pass)
     }
 
     /// A tenant's jobs here, first to start first.

@@ -75,7 +75,8 @@ impl Lane {
     fn insert(&mut self, arrival: u64, id: JobId) {
         let new = (arrival, id);
         let Some(last) = self.rows.back_mut() else {
-            self.rows.push_back(VecDeque::from([new]));
+            // Room for one: where each job has a rank of its own, it stays the only one.
+            self.rows = VecDeque::from([VecDeque::from([new])]);
             return;
         };
         if last.back().is_some_and(|&(of_last, _)| of_last < arrival) {

@@ -7,6 +7,7 @@
 //! - It costs O(log t) for each start that is asked for, of t tenants, and nothing to begin.
 
 use alloc::boxed::Box;
+use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::iter::Peekable;
 
@@ -22,8 +23,8 @@ use crate::tenants::{TenantId, Tenants};
 pub(crate) enum Held {
     /// They start nothing, but for this one.
     But(TenantId),
-    /// As if they might.
-    Free,
+    /// As if they might, and whoever is due at one time with this one goes before it: the worst for it that may come.
+    FreeBefore(TenantId),
 }
 
 /// The starts to come.
@@ -40,14 +41,23 @@ type Jobs<'a> = Peekable<Box<dyn Iterator<Item = JobId> + 'a>>;
 /// Tenants, and when they are due.
 type Shares<'a> = Peekable<Box<dyn Iterator<Item = (u64, TenantId)> + 'a>>;
 
+/// How a tenant stands among those that are due at one time with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Tie {
+    /// By its number, as the queue decides.
+    AsItIs,
+    /// Behind all.
+    Last,
+}
+
 /// The starts to come of one class.
 pub(crate) struct ClassOutlook<'a> {
     class: &'a Class,
     /// Those who have started nothing yet: who may, and who is looked at as if.
     due: Shares<'a>,
     held: Shares<'a>,
-    /// Those who have.
-    begun: BTreeSet<(u64, TenantId)>,
+    /// Those who have, and whoever goes behind all others that are due with it.
+    begun: BTreeSet<(u64, Tie, TenantId)>,
     jobs: BTreeMap<TenantId, Jobs<'a>>,
     /// Whether there are others, who may not.
     leaves_some: bool,
@@ -57,48 +67,56 @@ impl<'a> ClassOutlook<'a> {
     pub(crate) fn new(class: &'a Class, held: Held) -> Self {
         let is_looked_at = move |tenant: TenantId| match held {
             Held::But(free) => tenant == free,
-            Held::Free => true,
+            Held::FreeBefore(last) => tenant != last,
         };
-        let due: Box<dyn Iterator<Item = _>> = Box::new(class.due());
+        let (last, pass) = match held {
+            Held::But(_) => (None, None),
+            Held::FreeBefore(last) => (Some(last), class.due_of(last)),
+        };
+        let due: Box<dyn Iterator<Item = _>> =
+            Box::new(class.due().filter(move |(_, tenant)| Some(*tenant) != last));
         let of_held: Box<dyn Iterator<Item = _>> = Box::new(
             class
                 .held()
                 .filter(move |&(_, tenant)| is_looked_at(tenant)),
         );
+        let begun = last.zip(pass).map(|(last, pass)| (pass, Tie::Last, last));
         Self {
             class,
             due: due.peekable(),
             held: of_held.peekable(),
-            begun: BTreeSet::new(),
+            begun: begun.into_iter().collect(),
             jobs: BTreeMap::new(),
             leaves_some: class.held().any(|(_, tenant)| !is_looked_at(tenant)),
         }
     }
 
     pub(crate) fn next(&mut self, tenants: &Tenants) -> Option<JobId> {
+        let in_order = |(pass, tenant)| (pass, Tie::AsItIs, tenant);
         let firsts = [
             self.begun.first().copied(),
-            self.due.peek().copied(),
-            self.held.peek().copied(),
+            self.due.peek().copied().map(in_order),
+            self.held.peek().copied().map(in_order),
         ];
         let first = firsts.into_iter().flatten().min()?;
-        let (pass, tenant) = first;
+        let (pass, tie, tenant) = first;
         if self.begun.first() == Some(&first) {
             self.begun.pop_first();
-        } else {
-            let of_due = self.due.next_if_eq(&first);
-            if of_due.is_none() {
-                self.held.next();
-            }
-            let jobs: Box<dyn Iterator<Item = JobId>> =
-                Box::new(self.class.jobs_of(tenant)?.iter());
-            self.jobs.insert(tenant, jobs.peekable());
+        } else if self.due.next_if_eq(&(pass, tenant)).is_none() {
+            self.held.next();
         }
-        let jobs = self.jobs.get_mut(&tenant)?;
+        let class = self.class;
+        let jobs = match self.jobs.entry(tenant) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let jobs: Box<dyn Iterator<Item = JobId>> = Box::new(class.jobs_of(tenant)?.iter());
+                new.insert(jobs.peekable())
+            }
+        };
         let id = jobs.next()?;
         if jobs.peek().is_some() {
             let next = pass.saturating_add(cost(tenants.get(tenant).rule.weight));
-            self.begun.insert((next, tenant));
+            self.begun.insert((next, tie, tenant));
         }
         Some(id)
     }

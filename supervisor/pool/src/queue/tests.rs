@@ -237,6 +237,65 @@ fn arb_move() -> impl Strategy<Value = Move> {
     ]
 }
 
+/// Tenants at their limits may come free at any moment, and all at once: then they are due together with whoever has just come.
+#[test]
+fn a_bound_counts_tenants_that_come_free_and_are_due_at_one_time() {
+    const PERIOD: u32 = 3;
+    let [held, new, older, other] = [0, 1, 2, 3];
+    let mut world = World::new(&[1; 4]);
+    let normal = Priority::Normal;
+    for tenant in [held, held, older, other, other, other, other, other, other] {
+        world.submit(tenant, normal, 0);
+    }
+    world.set_running_max(older, Some(0));
+    assert_eq!(world.next(PERIOD).map(tenant_of), Some(held));
+    world.set_running_max(held, Some(0));
+    for _ in 0..5 {
+        assert_eq!(world.next(PERIOD).map(tenant_of), Some(other));
+    }
+    let id = world.submit(new, normal, 0);
+    let spot = Spot {
+        priority: normal,
+        tenant: world.ids[new],
+        place: Place::new(0, world.arrivals),
+    };
+    let told = world
+        .queue
+        .starts_at_most(spot, id, &world.tenants, PERIOD, 100);
+    world.set_running_max(held, None);
+    world.set_running_max(older, None);
+    for _ in 0..20 {
+        world.submit(held, Priority::High, 0);
+    }
+    let starts = core::iter::from_fn(|| world.next(PERIOD));
+    let started = 1 + starts.take_while(|started| *started != id).count() as u64;
+    assert!(Some(started) <= told, "{started} after {told:?}");
+}
+
+/// What a tenant has ahead of its share stays on its account also if it takes back its last job.
+#[test]
+fn a_tenant_that_takes_its_last_job_back_is_still_ahead() {
+    let mut world = World::new(&[1, 1]);
+    let normal = Priority::Normal;
+    for _ in 0..100 {
+        world.submit(1, normal, 0);
+    }
+    let mut of_other = 0;
+    for _ in 0..20 {
+        let id = world.submit(0, normal, 0);
+        let starts = core::iter::from_fn(|| world.next(10));
+        of_other += starts.take_while(|started| *started != id).count();
+        // It has none left, and is ahead by the one that it has just started.
+        world.submit(0, normal, 0);
+        world.queue.remove(Spot {
+            priority: normal,
+            tenant: world.ids[0],
+            place: Place::new(0, world.arrivals),
+        });
+    }
+    assert!((19..=21).contains(&of_other), "{of_other} beside 20");
+}
+
 /// A job that waits, as an onlooker knows it.
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -338,6 +397,7 @@ proptest! {
         share_period in 0u32..12,
         weights in prop::collection::vec(1u32..9, TENANTS),
         which in any::<prop::sample::Index>(),
+        free in 0..TENANTS,
     ) {
         let mut world = World::new(&weights);
         let mut waiting = BTreeMap::new();
@@ -348,8 +408,8 @@ proptest! {
                 waiting.insert(id, Spot { priority, tenant: world.ids[tenant], place });
                 None
             }
-            // The first tenant has no limit.
-            Move::Hold(tenant) if tenant > 0 => {
+            // One tenant has no limit.
+            Move::Hold(tenant) if tenant != free => {
                 world.set_running_max(tenant, Some(0));
                 None
             }
@@ -369,8 +429,8 @@ proptest! {
         for a_move in moves {
             go_on(&mut world, a_move, &mut waiting);
         }
-        go_on(&mut world, Move::Submit(0, Priority::Normal, 0), &mut waiting);
-        let own: Vec<_> = waiting.iter().filter(|(id, _)| tenant_of(**id) == 0).collect();
+        go_on(&mut world, Move::Submit(free, Priority::Normal, 0), &mut waiting);
+        let own: Vec<_> = waiting.iter().filter(|(id, _)| tenant_of(**id) == free).collect();
         let (&id, &spot) = own[which.index(own.len())];
         let told = world.queue.starts_at_most(spot, id, &world.tenants, share_period, 2_000).unwrap();
         let others = later.into_iter().filter(|a_move| {
