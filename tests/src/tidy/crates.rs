@@ -37,11 +37,12 @@ const ARROWS: [(&str, &str, &[&str]); 6] = [
 /// Where the supervisor's package may name the worker's crate: the binary that is both, what shows the plan,
 /// the birth, which must agree with the worker on descriptors, and the command line's `--out`, whose patterns
 /// must match as the worker's do.
-const BOTH_SIDES: [&str; 4] = [
+const BOTH_SIDES: [&str; 5] = [
     "supervisor/src/main.rs",
     "supervisor/src/cli/doctor.rs",
     "supervisor/src/birth.rs",
     "supervisor/src/cli/output_files.rs",
+    "supervisor/src/birth/reduction.rs",
 ];
 
 /// Crates that the core may depend on: none that knows a clock, a file or a thread.
