@@ -4,7 +4,7 @@ use super::*;
 
 /// Docker's `/proc`, by its default.
 const MASKED: &str = "\
-601 520 0:52 / / rw,relatime master:300 - overlay overlay rw
+601 520 0:52 / / rw,relatime - overlay overlay rw
 602 601 0:56 / /proc rw,nosuid,nodev,noexec,relatime - proc proc rw
 603 602 0:56 /bus /proc/bus ro,nosuid,nodev,noexec,relatime - proc proc rw
 604 602 0:57 / /proc/acpi ro,relatime - tmpfs tmpfs ro
