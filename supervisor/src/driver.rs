@@ -127,11 +127,21 @@ pub enum DriverEnd {
 
 /// The sandbox cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("failed to build the sandbox: layer `{layer}`: {reason}: {remedy}")]
+#[error("the sandbox cannot be built: layer `{layer}`: {reason}; remedy: {remedy}")]
 pub struct Hopeless {
     layer: String,
     reason: String,
     remedy: String,
+}
+
+impl From<Refused> for Hopeless {
+    fn from(refused: Refused) -> Self {
+        Self {
+            layer: refused.layer,
+            reason: refused.reason,
+            remedy: refused.remedy,
+        }
+    }
 }
 
 impl std::fmt::Debug for Driver {
@@ -192,17 +202,9 @@ impl Driver {
                     return Ok(DriverEnd::Interrupted);
                 }
                 Life::Hopeless(refused) => {
-                    let Refused {
-                        layer,
-                        reason,
-                        remedy,
-                    } = refused.as_ref().clone();
+                    let refused = refused.as_ref().clone();
                     self.kill_all();
-                    return Err(Hopeless {
-                        layer,
-                        reason,
-                        remedy,
-                    });
+                    return Err(refused.into());
                 }
             }
             self.wait().await;

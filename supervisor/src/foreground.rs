@@ -42,6 +42,7 @@ pub mod worker;
 
 use crate::birth::ids::{IdentityPolicy, Ids, NoIds};
 use crate::config::{Config, DEFAULT_PROFILE, IdentityChoice, Profile};
+use crate::diagnosis::{self, Failure};
 use crate::gather::Gathered;
 use crate::report::Streams;
 use crate::resource_limits::{self, TooLow};
@@ -113,12 +114,9 @@ pub enum RunError {
     Limits(#[from] ResolveError),
     /// No worker.
     #[error(transparent)]
-    Worker(#[from] WorkerError),
-    /// A worker that never came to run.
-    #[error("the worker cannot be started: {0}: see `wpool doctor`")]
-    Unborn(String),
-    /// A worker that will not run a job without one of its walls.
-    #[error("the sandbox cannot be built: {layer}: {reason}: {remedy}")]
+    Worker(WorkerError),
+    /// A host that does not let a sandbox stand, or a worker that will not run a job without one of its walls.
+    #[error("the sandbox cannot be built: layer `{layer}`: {reason}; remedy: {remedy}")]
     Refused {
         /// The wall.
         layer: String,
@@ -137,7 +135,7 @@ pub enum RunError {
     },
     /// Nobody's ids for its job.
     #[error(transparent)]
-    Ids(#[from] NoIds),
+    Ids(NoIds),
     /// This process itself may use too little.
     #[error(transparent)]
     TooLow(#[from] TooLow),
@@ -165,6 +163,22 @@ impl From<Refused> for RunError {
             reason: refused.reason,
             remedy: refused.remedy,
         }
+    }
+}
+
+impl From<WorkerError> for RunError {
+    fn from(error: WorkerError) -> Self {
+        let failure = match &error {
+            WorkerError::Birth(error) => Failure::of_birth(error),
+            WorkerError::Nursery(_) | WorkerError::Mount(_) => None,
+        };
+        failure.map_or_else(|| Self::Worker(error), |failure| failure.explained().into())
+    }
+}
+
+impl From<NoIds> for RunError {
+    fn from(error: NoIds) -> Self {
+        diagnosis::refused_ids(&error).map_or_else(|| Self::Ids(error), Self::from)
     }
 }
 
@@ -237,8 +251,8 @@ fn profile_of(run: &ForegroundRun) -> Result<&Profile, RunError> {
 ///
 /// # Errors
 ///
-/// [`RunError`] if there is no worker or it says neither.
-pub fn examine(policy: IsolationPolicy, ids: Ids) -> Result<Result<Ready, Refused>, RunError> {
+/// [`RunError`] if there is no worker or it cannot build one.
+pub fn examine(policy: IsolationPolicy, ids: Ids) -> Result<Ready, RunError> {
     let mut worker = Worker::bear(WorkerPlan {
         policy,
         ids,
@@ -250,12 +264,18 @@ pub fn examine(policy: IsolationPolicy, ids: Ids) -> Result<Result<Ready, Refuse
 }
 
 /// Hears what stands around the jobs of a newborn.
-fn greet(worker: &mut Worker) -> Result<Result<Ready, Refused>, RunError> {
+fn greet(worker: &mut Worker) -> Result<Ready, RunError> {
     let greeted = Dialogue::new(worker).and_then(|mut dialogue| dialogue.greet());
-    greeted.map_err(|error| match worker.bury() {
-        Some(reason) => RunError::Unborn(reason),
-        None => RunError::Lost(error),
-    })
+    let failure = match greeted {
+        Ok(Ok(ready)) => return Ok(ready),
+        Ok(Err(refused)) if worker.process.is_none() => return Err(refused.into()),
+        Ok(Err(refused)) => Failure::of_layer(&refused),
+        Err(error) => match worker.bury() {
+            Some(reason) => Failure::of_start(&reason),
+            None => return Err(RunError::Lost(error)),
+        },
+    };
+    Err(failure.explained().into())
 }
 
 /// A run whose worker has been born.
@@ -276,7 +296,7 @@ impl Run {
             job: JobId::first(u64::try_from(queued_at.0).unwrap_or(0)),
             attempt: AttemptNumber::FIRST,
         };
-        let ready = greet(&mut worker)??;
+        let ready = greet(&mut worker)?;
         let mut dialogue = Dialogue::with_ready(&mut worker);
         let pumps = self.carry()?;
         let source = match &pumps {

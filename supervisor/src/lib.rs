@@ -1,6 +1,7 @@
 //! The supervisor of wpool: the shell around the pool, and what the commands of `wpool` do.
 //!
 //! - [`birth`], [`cgroup`], [`output`]: workers, their cgroups, and what their jobs write;
+//! - [`diagnosis`]: why this host lets no sandbox stand;
 //! - [`request`], [`gather`], [`report`]: a job on its way to a worker, and back;
 //! - [`foreground`]: one job without a daemon;
 //! - [`config`], [`driver`], [`store`], [`http`], [`notify`], [`serve`]: the daemon;
@@ -13,6 +14,7 @@
 
 pub mod birth;
 pub mod cgroup;
+pub mod diagnosis;
 pub mod output;
 
 pub mod gather;

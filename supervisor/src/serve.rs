@@ -24,7 +24,8 @@ use crate::birth::ids::Ids;
 use crate::birth::{BinarySource, Nursery, NurseryPlan, ProfilePlan};
 use crate::cgroup::Delegated;
 use crate::config::{self, Config, Source, usable_cores};
-use crate::driver::{Driver, DriverEnd};
+use crate::diagnosis::{self, Course, Failure};
+use crate::driver::{Driver, DriverEnd, Hopeless};
 use crate::http::{Shared, server};
 use crate::notify::Notifier;
 use crate::resource_limits;
@@ -61,8 +62,20 @@ pub struct ServeOptions {
 pub fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
     let config = config::load(&options.source)?;
     // Before there are threads: what is given up here, each of them would keep.
-    let ids = Ids::claim(config.identity.into())?;
-    let _log = logging::start(config.log).context("failed to start the log")?;
+    let ids =
+        Ids::claim(config.identity.into()).map_err(|refused| {
+            match diagnosis::refused_ids(&refused) {
+                Some(refused) => anyhow::Error::from(Hopeless::from(refused)),
+                None => refused.into(),
+            }
+        })?;
+    let _log = logging::start(config.log).map_err(|error| {
+        let failure = Failure::of_thread("start the log", &error);
+        match failure.course() {
+            Course::Lasting => anyhow::Error::from(Hopeless::from(failure.explained())),
+            Course::Passing => anyhow::Error::from(error).context("failed to start the log"),
+        }
+    })?;
     if let Some(dir) = &options.state_dir {
         tracing::warn!(dir = %dir.display(), "nothing is kept there yet: jobs and outcomes are in memory only");
     }

@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 pub mod chance;
+pub mod host;
 pub mod rig;
 pub mod sim;
 pub mod tidy;

@@ -9,12 +9,14 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
+use crate::host;
+
 /// A test.
 #[derive(Clone, Copy, Debug)]
 pub struct Test {
     /// Its name: a sentence.
     pub name: &'static str,
-    /// Programs that it needs, or `root`, or `not root`.
+    /// Programs that it needs, or `root`, or `not root`, or `open binary`: a wpool that every user can execute.
     pub needs: &'static [&'static str],
     /// What it does.
     pub body: fn() -> anyhow::Result<()>,
@@ -71,6 +73,10 @@ fn missing(needs: &[&str]) -> Option<String> {
     needs.iter().find_map(|&need| match need {
         "root" => (!root).then(|| "it must be run as root".to_owned()),
         "not root" => root.then(|| "it must be run as an ordinary user".to_owned()),
+        "open binary" => {
+            let reason = || "wpool lies in a folder that only its owner may enter".to_owned();
+            (!host::is_for_everybody()).then(reason)
+        }
         program => (!is_installed(program)).then(|| format!("{program} is not in /usr/bin")),
     })
 }

@@ -30,6 +30,7 @@ use wpool_sys::birth::IdMap;
 use wpool_sys::steward::Steward;
 
 use crate::config::{IdentityChoice, WORKERS_MAX};
+use crate::diagnosis::remedy::Remedy;
 
 pub mod subordinate;
 
@@ -103,17 +104,14 @@ struct Block {
 pub enum NoIds {
     /// Root that may not give its jobs other ids.
     #[error(
-        "root without CAP_SETUID and CAP_SETGID cannot give jobs ids of their own, and the kernel limits no processes of root's: \
-         give wpool both capabilities, or run it as an ordinary user"
+        "root without CAP_SETUID and CAP_SETGID cannot give jobs ids of their own, and the kernel limits no processes of root's"
     )]
     RootWithoutIds,
     /// No capability, and no subordinate ids.
     #[error(transparent)]
     Subordinate(#[from] SubordinateError),
     /// All are somebody's.
-    #[error(
-        "every block of ids from {first} up is held by another process, as the abstract sockets @wpool-ids-… show"
-    )]
+    #[error("every block of ids from {first} up is held by another process")]
     Taken {
         /// The first.
         first: u32,
@@ -130,9 +128,7 @@ pub enum NoIds {
     #[error("failed to take a block of ids (an abstract socket)")]
     Name(#[source] io::Error),
     /// The ids are not there: in a container they need not be.
-    #[error(
-        "this user namespace has no ids from {FIRST_ID} up: run the container with a map of all ids, or wpool outside of it"
-    )]
+    #[error("this user namespace has no ids from {FIRST_ID} up")]
     NotMapped,
     /// The namespace cannot be made.
     #[error("failed to make the user namespace of the pool's ids")]
@@ -140,6 +136,30 @@ pub enum NoIds {
     /// They are still there.
     #[error("failed to give up the capabilities to change ids")]
     Capabilities(#[source] io::Error),
+}
+
+impl NoIds {
+    /// What to do about it, where that is known.
+    pub fn remedy(&self) -> Option<Remedy> {
+        Some(match self {
+            Self::Subordinate(refused) => return refused.remedy(),
+            Self::RootWithoutIds => Remedy::new(
+                "start wpool as an ordinary user, or with both; in a container, by the options",
+                "--cap-add SETUID --cap-add SETGID",
+            ),
+            Self::Taken { .. } => Remedy::new(
+                "see by whom, and end those that are not needed",
+                "grep wpool-ids- /proc/net/unix",
+            ),
+            Self::NotMapped => Remedy::new(
+                "start wpool outside of the container, or the container without a map of ids of its own; with Docker, by the option",
+                "--userns host",
+            ),
+            Self::Few { .. } | Self::Name(_) | Self::Steward(_) | Self::Capabilities(_) => {
+                return None;
+            }
+        })
+    }
 }
 
 /// Whether this process can open mounts for its workers.

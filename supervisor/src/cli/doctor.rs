@@ -3,9 +3,11 @@
 use clap::Args;
 use serde::Serialize;
 use wpool::birth::ids::Ids;
+use wpool::diagnosis::remedy::Remedy;
+use wpool::diagnosis::{self, Certainty, Facts, Finding};
 use wpool::foreground::{self, RunError};
 use wpool_protocol::outcome::{Identity, IsolationLevel};
-use wpool_protocol::wire::{LayerReport, LayerState, ProfileSetup, Ready, Refused};
+use wpool_protocol::wire::{LayerReport, LayerState, ProfileSetup, Ready};
 use wpool_worker::ground::Ground;
 use wpool_worker::plan;
 use wpool_worker::plan::host::Layout;
@@ -42,6 +44,8 @@ struct Diagnosis {
     level: IsolationLevel,
     identity: Identity,
     layers: Vec<Layer>,
+    /// What takes layers away, or may.
+    findings: Vec<Finding>,
     host: Vec<Fact>,
 }
 
@@ -70,8 +74,35 @@ impl From<LayerReport> for Layer {
     }
 }
 
+impl Layer {
+    fn stands(&self) -> bool {
+        self.state == "active"
+    }
+
+    /// What a worker cannot know: what the daemon's own cgroup is, and why something is missing on this host.
+    fn explain(&mut self, facts: &Facts, findings: &[Finding]) {
+        if self.name == "cgroup_limits" && facts.cgroup.is_none() {
+            self.state = "active";
+            self.detail = String::from("for wpool serve; wpool run samples memory and CPU");
+            self.remedy.clear();
+        }
+        let finding = findings
+            .iter()
+            .find(|finding| finding.layer == self.name && finding.certainty == Certainty::Certain);
+        if let Some(finding) = finding.filter(|_| !self.stands()) {
+            self.detail.clone_from(&finding.reason);
+            self.remedy = finding.remedy.to_string();
+        }
+    }
+}
+
 impl Diagnosis {
-    fn new(examined: Result<Result<Ready, Refused>, RunError>, host: Vec<Fact>) -> Self {
+    fn new(
+        examined: Result<Ready, RunError>,
+        facts: &Facts,
+        mut findings: Vec<Finding>,
+        host: Vec<Fact>,
+    ) -> Self {
         let mut diagnosis = Self {
             version: env!("CARGO_PKG_VERSION"),
             works: false,
@@ -79,40 +110,55 @@ impl Diagnosis {
             level: IsolationLevel::Unknown,
             identity: Identity::Shared,
             layers: Vec::new(),
+            findings: Vec::new(),
             host,
         };
         match examined {
-            Ok(Ok(ready)) => {
+            Ok(ready) => {
                 diagnosis.works = true;
                 diagnosis.level = ready.level;
                 diagnosis.identity = ready.identity;
                 diagnosis.layers = ready.layers.into_iter().map(Layer::from).collect();
+                for layer in &mut diagnosis.layers {
+                    layer.explain(facts, &findings);
+                }
+                // What stands is believed before any rule.
+                let standing = |name: &str| {
+                    diagnosis
+                        .layers
+                        .iter()
+                        .any(|layer| layer.name == name && layer.stands())
+                };
+                findings
+                    .retain(|finding| finding.layer != "namespaces" && !standing(&finding.layer));
             }
-            Ok(Err(refused)) => {
-                diagnosis.problem = Some(format!(
-                    "the sandbox cannot be built without {}",
-                    refused.layer
-                ));
+            Err(RunError::Refused {
+                layer,
+                reason,
+                remedy,
+            }) => {
+                diagnosis.problem = Some(format!("the sandbox cannot be built without {layer}"));
                 diagnosis.layers.push(Layer {
-                    name: refused.layer,
+                    name: layer,
                     state: "missing",
-                    detail: refused.reason,
-                    remedy: refused.remedy,
+                    detail: reason,
+                    remedy,
                 });
             }
             Err(error) => {
                 diagnosis.problem = Some(format!("{:#}", anyhow::Error::new(error)));
             }
         }
+        diagnosis.findings = findings;
         diagnosis
     }
 
     fn write(&self, screen: &mut Screen<'_>) -> anyhow::Result<()> {
         let colours = screen.colours();
         if !self.layers.is_empty() {
-            let mut table = Table::new(["LAYER", "STATE", "DETAIL", "WHAT TO DO"]);
+            let mut table = Table::new(["LAYER", "STATE", "DETAIL"]);
             for layer in &self.layers {
-                let tone = if layer.state == "active" {
+                let tone = if layer.stands() {
                     Tone::Good
                 } else {
                     Tone::Bad
@@ -121,7 +167,6 @@ impl Diagnosis {
                     layer.name.clone().into(),
                     Cell::toned(layer.state, tone),
                     layer.detail.clone().into(),
-                    layer.remedy.clone().into(),
                 ]);
             }
             for line in table.lines(colours) {
@@ -129,19 +174,15 @@ impl Diagnosis {
             }
             screen.line("")?;
         }
-        let mut table = Table::new(["HOST", "", "WHAT TO DO"]);
+        let mut table = Table::new(["HOST", ""]);
         for fact in &self.host {
-            let value = match fact.remedy {
-                None => fact.value.clone().into(),
-                Some(_) => Cell::toned(fact.value.clone(), Tone::Attention),
-            };
-            let remedy = fact.remedy.as_deref().unwrap_or_default();
-            table.row([fact.name.into(), value, remedy.to_owned().into()]);
+            table.row([fact.name.into(), fact.value.clone().into()]);
         }
         for line in table.lines(colours) {
             screen.line(&line)?;
         }
         screen.line("")?;
+        self.write_remedies(screen)?;
         let verdict = match (&self.problem, self.level) {
             (Some(problem), _) => {
                 let problem = escape::message(problem).into_owned();
@@ -156,6 +197,34 @@ impl Diagnosis {
         };
         screen.line(&verdict)
     }
+
+    /// What is missing, and below it what to do: on lines of their own, so that they can be copied whole.
+    fn write_remedies(&self, screen: &mut Screen<'_>) -> anyhow::Result<()> {
+        let told = |layer: &&Layer| {
+            let said = |finding: &Finding| finding.remedy.to_string() == layer.remedy;
+            !layer.remedy.is_empty() && !self.findings.iter().any(said)
+        };
+        for layer in self.layers.iter().filter(told) {
+            let reason = format!("{}: {}", layer.name, layer.detail);
+            write_remedy(screen, &reason, &layer.remedy)?;
+        }
+        for finding in &self.findings {
+            let Remedy { place, paste } = &finding.remedy;
+            write_remedy(screen, &finding.to_string(), &format!("{place}:\n{paste}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn write_remedy(screen: &mut Screen<'_>, reason: &str, remedy: &str) -> anyhow::Result<()> {
+    let reason = screen
+        .colours()
+        .paint(Tone::Attention, &escape::message(reason));
+    screen.line(&reason)?;
+    for line in remedy.lines() {
+        screen.line(&format!("    {}", escape::message(line)))?;
+    }
+    screen.line("")
 }
 
 /// By which steps a job's sandbox is built here.
@@ -218,11 +287,15 @@ pub(crate) fn doctor(args: &DoctorArgs, screen: &mut Screen<'_>) -> anyhow::Resu
     }
     let config = args.config.load()?;
     let ids = Ids::claim(config.identity.into());
-    let facts = host::facts(&ids);
+    let facts = Facts::gather();
+    let host = host::facts(&facts, &ids);
+    let mut findings = diagnosis::findings(&facts);
+    let refused = ids.as_ref().map_or_else(Some, Ids::refused);
+    findings.extend(refused.and_then(diagnosis::of_ids));
     let examined = ids
         .map_err(RunError::from)
         .and_then(|ids| foreground::examine(config.isolation, ids));
-    let diagnosis = Diagnosis::new(examined, facts);
+    let diagnosis = Diagnosis::new(examined, &facts, findings, host);
     match screen.form() {
         Form::Json => screen.json(&diagnosis)?,
         Form::Text => diagnosis.write(screen)?,
@@ -255,13 +328,24 @@ mod tests {
                 ),
             ],
         };
-        let facts = vec![Fact {
+        let host = vec![Fact {
             name: "kernel",
             value: "6.18.0".into(),
-            remedy: None,
         }];
+        let finding = |layer: &str| Finding {
+            layer: layer.to_owned(),
+            certainty: Certainty::Possible,
+            reason: "it is old\x1b[2J".to_owned(),
+            remedy: Remedy {
+                place: "boot".into(),
+                paste: "another".into(),
+            },
+            signs: Vec::new(),
+        };
+        // What stands is believed before any rule.
+        let findings = vec![finding("user"), finding("kernel")];
         let mut shown = Vec::new();
-        Diagnosis::new(Ok(Ok(ready)), facts)
+        Diagnosis::new(Ok(ready), &Facts::gather(), findings, host)
             .write(&mut Screen::into(&mut shown, Form::Text))
             .unwrap();
         insta::assert_snapshot!(String::from_utf8(shown).unwrap());

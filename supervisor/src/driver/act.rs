@@ -11,7 +11,7 @@ use wpool_protocol::outcome::{AttemptEnd, Isolation, JobState};
 use wpool_protocol::phase::Phase;
 use wpool_protocol::quantity::ByteSize;
 use wpool_protocol::status::Submitted;
-use wpool_protocol::wire::{Hello, ToWorker};
+use wpool_protocol::wire::{Hello, Refused, ToWorker};
 
 use super::births::Born;
 use super::command::{Acceptance, NotAccepted};
@@ -19,7 +19,9 @@ use super::link::{Link, Speech};
 use super::recorder::Durable;
 use super::seat::{Follow, Run, RunCourse, Seat, kill_in_words};
 use super::{Driver, Life};
+use crate::birth::BirthError;
 use crate::cgroup::SlotDirectory;
+use crate::diagnosis::{Course, Failure};
 use crate::gather::Gathered;
 
 impl Driver {
@@ -128,7 +130,11 @@ impl Driver {
                 }
             }
             Err(error) => {
-                let text = format!("{error:#}");
+                let birth = error.downcast_ref::<BirthError>();
+                let text = match birth.and_then(Failure::of_birth) {
+                    Some(failure) => self.give_up_if_it_lasts(&failure),
+                    None => format!("{error:#}"),
+                };
                 tracing::error!(
                     slot = worker.slot.0,
                     generation = worker.generation.0,
@@ -139,6 +145,16 @@ impl Driver {
                 self.events.push_back(Event::SpawnFailed(worker));
             }
         }
+    }
+
+    /// Explains why there is no worker, in words. If it was to be the first of all, and none will ever be, that is the end.
+    pub(super) fn give_up_if_it_lasts(&mut self, failure: &Failure) -> String {
+        let refused = self.births.explain(failure);
+        let text = in_words(&refused);
+        if self.life == Life::Starting && failure.course() == Course::Lasting {
+            self.life = Life::Hopeless(Box::new(refused));
+        }
+        text
     }
 
     /// The seat of a newborn; if its pipes cannot be had, it is ended.
@@ -278,6 +294,16 @@ impl Driver {
             *trouble = Some(text);
         }
     }
+}
+
+/// A refusal, for people.
+pub(super) fn in_words(refused: &Refused) -> String {
+    let Refused {
+        layer,
+        reason,
+        remedy,
+    } = refused;
+    format!("layer `{layer}`: {reason}; remedy: {remedy}")
 }
 
 fn lost_in_words(lost: Lost) -> &'static str {

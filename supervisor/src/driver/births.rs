@@ -3,11 +3,12 @@
 use std::os::fd::OwnedFd;
 
 use wpool_protocol::id::WorkerRef;
-use wpool_protocol::wire::Setup;
+use wpool_protocol::wire::{Refused, Setup};
 use wpool_sys::birth::FailureReport;
 
 use crate::birth::{BirthError, Nursery, Session};
 use crate::cgroup::SlotDirectory;
+use crate::diagnosis::Failure;
 use crate::output::OutputStore;
 
 /// A worker that has just been born.
@@ -41,6 +42,11 @@ pub trait Births {
     ///
     /// [`BirthError`] says what failed; no process is left then.
     fn give_birth(&mut self, worker: WorkerRef) -> Result<Born, BirthError>;
+
+    /// Why something failed here, with what to do.
+    fn explain(&self, failure: &Failure) -> Refused {
+        failure.unexplained()
+    }
 }
 
 impl Births for Nursery {
@@ -57,5 +63,9 @@ impl Births for Nursery {
             cgroup: newborn.cgroup,
             session: newborn.session,
         })
+    }
+
+    fn explain(&self, failure: &Failure) -> Refused {
+        failure.explained()
     }
 }

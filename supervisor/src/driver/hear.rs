@@ -15,6 +15,7 @@ use wpool_protocol::wire::{
 };
 use wpool_sys::birth::FailureReport;
 
+use super::act::in_words;
 use super::collect::{Collected, Leftovers};
 use super::input::Input;
 use super::job::Job;
@@ -22,6 +23,7 @@ use super::link::Exit;
 use super::seat::{Follow, Run, RunCourse, Seat, kill_in_words};
 use super::{Driver, Life};
 use crate::cgroup::SlotDirectory;
+use crate::diagnosis::Failure;
 use crate::report;
 
 /// What a message turns out to be.
@@ -105,7 +107,7 @@ impl Driver {
             }
             Verdict::Over(report) => self.over(worker, report),
             Verdict::Ready(ready) => self.ready(worker, ready),
-            Verdict::Refused(refused) => self.refused(worker, refused),
+            Verdict::Refused(refused) => self.refused(worker, &refused),
         }
     }
 
@@ -132,11 +134,9 @@ impl Driver {
     }
 
     /// The worker exits by itself; if it is the first word of any, there will be no other.
-    fn refused(&mut self, worker: WorkerRef, refused: Refused) {
-        let text = format!(
-            "layer `{}`: {}: {}",
-            refused.layer, refused.reason, refused.remedy
-        );
+    fn refused(&mut self, worker: WorkerRef, refused: &Refused) {
+        let refused = self.births.explain(&Failure::of_layer(refused));
+        let text = in_words(&refused);
         tracing::error!(
             slot = worker.slot.0,
             generation = worker.generation.0,
@@ -265,7 +265,8 @@ impl Driver {
             self.exited(worker, exit);
             return;
         }
-        let loss = seat.loss(exit);
+        let unborn = seat.failure.as_mut().and_then(FailureReport::read);
+        let loss = seat.loss(exit, unborn.as_deref());
         let was_ready = !matches!(
             seat.phase,
             Phase::Greeting | Phase::Building | Phase::Leaving
@@ -293,7 +294,11 @@ impl Driver {
                 loss,
                 "a worker ended before it was ready"
             );
-            self.note_trouble(worker, loss);
+            let trouble = match &unborn {
+                Some(said) => self.give_up_if_it_lasts(&Failure::of_start(said)),
+                None => loss,
+            };
+            self.note_trouble(worker, trouble);
         } else if !expected && attempt.is_none() {
             tracing::warn!(
                 slot = worker.slot.0,
@@ -376,15 +381,14 @@ impl Seat {
     }
 
     /// Why the worker was lost, for people.
-    fn loss(&mut self, exit: Exit) -> String {
-        let failure = self.failure.as_mut().and_then(FailureReport::read);
+    fn loss(&self, exit: Exit, unborn: Option<&str>) -> String {
         match (self.killed, &self.violation, &self.refused) {
             (Some(reason), Some(violation), _) => {
                 format!("{}: {violation}", kill_in_words(reason))
             }
             (Some(reason), None, _) => format!("{} and was killed", kill_in_words(reason)),
             (None, _, Some(refused)) => format!("{}: {}", refused.layer, refused.reason),
-            (None, _, None) => match failure {
+            (None, _, None) => match unborn {
                 Some(failure) => format!("{exit}: {failure}"),
                 None => exit.to_string(),
             },

@@ -327,7 +327,7 @@ fn a_refusal_names_layer_reason_and_remedy() {
     .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the sandbox cannot be built: net: bring up the loopback device: not permitted: ask root"
+        "the sandbox cannot be built: layer `net`: bring up the loopback device: not permitted; remedy: ask root"
     );
 }
 

@@ -21,6 +21,7 @@ pub mod landlock;
 pub mod loopback;
 pub mod mount;
 pub mod namespaces;
+pub mod probe;
 pub mod seccomp;
 pub mod signals;
 pub mod steward;
