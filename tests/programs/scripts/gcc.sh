@@ -155,6 +155,8 @@ try "run what is static" says ./static 42
 try "compile through pipes" gcc -pipe -O0 -g -o debug plain.c -lm
 try "sanitize addresses" gcc -fsanitize=address -O1 -o sane linked.c library.c
 try "run with sanitized addresses" says ./sane 42
+try "sanitize undefined behaviour" gcc -fsanitize=undefined -O1 -o defined linked.c library.c
+try "run with undefined behaviour sanitized" says ./defined 42
 try "sanitize threads" gcc -fsanitize=thread -O1 -o racy threads.c
 try "run with sanitized threads" says ./racy 160000
 try "read symbols" sh -c 'nm library.o | grep -q answer'

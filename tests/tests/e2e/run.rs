@@ -255,8 +255,8 @@ fn the_environment_of_the_user_stays_outside() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `/dev/tty` is the terminal that a process of the job made and took, as for pexpect; before that, there is none. It is taken as
-/// script(1) and Go's Setctty do it: with an argument by which root would take it from others.
+/// `/dev/tty` is the terminal that a process of the job made and took; before that, there is none. It is taken as script(1) and Go's
+/// Setctty do it: with an argument by which root would take it from others.
 fn a_terminal_is_the_jobs_own_or_none() -> anyhow::Result<()> {
     let program = "import errno, fcntl, os, pty, termios\n\
         try:\n\
