@@ -143,7 +143,6 @@ const CHECKED: &[(&str, &str, &[u64])] = &[
     ("ioctl TIOCSTI, high bit", "ioctl", &[0, HIGH | 0x5412]),
     ("ioctl TIOCLINUX", "ioctl", &[0, 0x541c]),
     ("ioctl TIOCSETD", "ioctl", &[0, 0x5423]),
-    ("ioctl TIOCSCTTY steal", "ioctl", &[0, 0x540e, 1]),
     ("seccomp listener", "seccomp", &[1, 8]),
     ("seccomp sizes", "seccomp", &[3, 1]),
     ("prctl SET_MM", "prctl", &[35, 1]),

@@ -82,6 +82,7 @@ fn every_end_has_its_state_code_signal_and_sentence() {
         reported(Ending::Exited(0)),
         reported(Ending::Exited(3)),
         reported(Ending::Signaled(11)),
+        reported(Ending::Signaled(31)),
         reported(Ending::Signaled(40)),
         reported(Ending::NotFound),
         reported(Ending::NotExecutable(8)),

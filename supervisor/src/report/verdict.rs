@@ -155,7 +155,10 @@ impl Verdict {
 
     fn signaled(number: i32) -> Self {
         let name = signal_name(number);
-        let text = format!("signal {name} ended it");
+        let text = match name.as_str() {
+            "SIGSYS" => FILTERED.to_owned(),
+            name => format!("signal {name} ended it"),
+        };
         Self {
             signal: Some(name.clone()),
             ..Self::because(JobState::Failed, CauseDetail::Signal { number, name }, text)
@@ -225,6 +228,11 @@ pub fn job_end(ending: &Ending) -> JobEnd {
         Ending::BoxFailed { .. } => JobEnd::BoxFailed,
     }
 }
+
+/// What SIGSYS says. The filter ends a process in this one case (`Answer::Kill` of the worker's table); of its number, and of
+/// whether the process sent itself the signal, the kernel tells nobody outside.
+const FILTERED: &str = "signal SIGSYS ended it: the system call filter does that to whoever makes a call by the numbers of another \
+     architecture, as 32-bit programs do (unless it sent itself that signal)";
 
 /// A signal's name, like `SIGSEGV`.
 pub fn signal_name(number: i32) -> String {

@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(limits_of_the_shell_are_raised_or_named),
     test!(what_is_no_object_is_no_job),
     test!(a_slow_reader_is_told_of_gaps_twice),
+    test!(a_program_of_another_architecture_is_told_why_it_ended),
 ];
 
 /// The refusal is one line, and says this.
@@ -207,5 +208,22 @@ fn a_slow_reader_is_told_of_gaps_twice() -> anyhow::Result<()> {
         said.stderr.contains("faster than they could be read"),
         "{said:?}"
     );
+    Ok(())
+}
+
+/// The call is `getpid` by its number of x32: what a 32-bit program does first ends in the same way.
+fn a_program_of_another_architecture_is_told_why_it_ended() -> anyhow::Result<()> {
+    let call = "import ctypes; ctypes.CDLL(None).syscall(0x40000027)";
+    for (program, end) in [
+        (["python3", "-c", call], "SIGSYS"),
+        (["sh", "-c", "kill -SEGV $$"], "SIGSEGV"),
+    ] {
+        let said = run([["run", "--json", "--"].as_slice(), &program].concat())?;
+        let outcome: serde_json::Value = serde_json::from_str(&said.stdout)?;
+        ensure!(outcome["signal"] == end, "{outcome}");
+        let text = outcome["cause"]["text"].as_str().unwrap_or_default();
+        let why = text.contains("by the numbers of another architecture");
+        ensure!(why == (end == "SIGSYS"), "{outcome}");
+    }
     Ok(())
 }

@@ -24,6 +24,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(two_hundred_megabytes_arrive_byte_for_byte),
     test!(input_that_ends_ends_for_the_job),
     test!(the_environment_of_the_user_stays_outside),
+    test!(a_terminal_is_the_jobs_own_or_none, "python3"),
 ];
 
 fn the_first_command_prints_42() -> anyhow::Result<()> {
@@ -251,5 +252,25 @@ fn the_environment_of_the_user_stays_outside() -> anyhow::Result<()> {
     names.sort_unstable();
     let known = ["GREETING", "HOME", "LANG", "PATH", "TMPDIR", "USER"];
     ensure!(names == known, "{said:?}");
+    Ok(())
+}
+
+/// `/dev/tty` is the terminal that a process of the job made and took; before that, there is none. It is taken as script(1) and Go's
+/// Setctty do it: with an argument by which root would take it from others.
+fn a_terminal_is_the_jobs_own_or_none() -> anyhow::Result<()> {
+    let program = "import errno, fcntl, os, pty, termios\n\
+        try:\n\
+        \x20 os.open('/dev/tty', os.O_RDWR)\n\
+        except OSError as error:\n\
+        \x20 print(errno.errorcode[error.errno], flush=True)\n\
+        front, back = pty.openpty()\n\
+        if os.fork() == 0:\n\
+        \x20 os.setsid()\n\
+        \x20 fcntl.ioctl(back, termios.TIOCSCTTY, 1)\n\
+        \x20 os.write(os.open('/dev/tty', os.O_RDWR), b'from inside')\n\
+        \x20 os._exit(0)\n\
+        print(os.read(front, 100).decode())";
+    let said = run(["run", "--timeout", "10s", "--", "python3", "-c", program])?;
+    ensure!(said.stdout == "ENXIO\nfrom inside\n", "{said:?}");
     Ok(())
 }

@@ -342,6 +342,7 @@ cannot('low port', lambda: socket.socket().bind(('127.0.0.1', 80)))
 /// On a terminal of the job's own, and with dirt in the upper half of the request, which the kernel ignores.
 const TERMINALS: &str = r"
 import pty
+cannot('a terminal of before', lambda: os.open('/dev/tty', os.O_RDWR))
 front, back = pty.openpty()
 # It is the terminal of this session, which may be typed into where the kernel still lets anybody do so.
 fcntl.ioctl(back, 0x540e, 0)
@@ -357,7 +358,11 @@ def steal():
     refused('another session', 16, back, 0x540e, 1)
 for fd in range(3):
     if os.isatty(fd): escaped('a terminal of the host')
-for path in ['/dev/tty', '/dev/console', '/dev/tty0', '/dev/tty1', '/dev/ttyS0']:
+# Now there is one, and it is the job's own, by this name too.
+own = os.open('/dev/tty', os.O_RDWR)
+if os.ttyname(own) not in ['/dev/tty', os.ttyname(back)]: escaped('another terminal', os.ttyname(own))
+refused('typing by another name', 16, own, 0x5412, b'x')
+for path in ['/dev/console', '/dev/tty0', '/dev/tty1', '/dev/ttyS0']:
     cannot(path, lambda: os.open(path, os.O_RDWR))
 # Another session of the job cannot take it away.
 child(steal)

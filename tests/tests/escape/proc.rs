@@ -195,7 +195,7 @@ for line in open('/proc/self/cgroup'):
 ";
 
 const HOST: &str = r"
-EXPECTED = {'fd', 'full', 'mqueue', 'null', 'ptmx', 'pts', 'random', 'shm', 'stderr', 'stdin', 'stdout', 'urandom', 'zero'}
+EXPECTED = {'fd', 'full', 'mqueue', 'null', 'ptmx', 'pts', 'random', 'shm', 'stderr', 'stdin', 'stdout', 'tty', 'urandom', 'zero'}
 more = set(os.listdir('/dev')) - EXPECTED
 if more: escaped('/dev', *sorted(more))
 if os.path.exists('/sys/kernel') or os.path.exists('/sys/fs'): escaped('/sys')

@@ -210,10 +210,14 @@ fn with_more_of_the_host(mut whole: Blueprint) -> Blueprint {
             }
             if let Some(root) = after(&step, "/dev") {
                 steps.push(Step::WriteFile {
-                    at: format!("{root}/dev/tty"),
+                    at: format!("{root}/dev/console"),
                     text: String::new(),
                 });
-                steps.push(bind("/dev/tty", &root));
+                // Any device of the host's: not all have a console.
+                steps.push(Step::Bind {
+                    from: "/dev/null".to_owned(),
+                    at: format!("{root}/dev/console"),
+                });
             }
             steps
         })

@@ -7,7 +7,7 @@
 //!   └─ profiles/N           the template of profile N: a small read-only tmpfs with
 //!       ├─ usr, bin, …      the host's, read-only
 //!       ├─ etc              a few of the host's files, and a few of our own
-//!       ├─ dev              null zero full random urandom, links, empty pts shm mqueue
+//!       ├─ dev              null zero full random urandom tty, links, empty pts shm mqueue
 //!       ├─ box tmp mnt proc empty: what a job brings goes here
 //!       └─ …                the profile's mounts, read-only
 //! ```
@@ -37,8 +37,9 @@ const ROOT_BYTES: u64 = 8 << 20;
 /// Files of the same: directories, links and mount points.
 const ROOT_INODES: u64 = 4_096;
 
-/// Devices that a job may open. Each is a bind of the host's, since a user namespace may make none.
-const DEVICES: [&str; 5] = ["full", "null", "random", "urandom", "zero"];
+/// Devices that a job may open. Each is a bind of the host's, since a user namespace may make none. `tty` is whatever terminal
+/// the session of the process has: none, until it takes one of the job's own.
+const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
 
 /// Files of `/etc` that are our own, whatever the host's say.
 const OWN_ETC: [(&str, &str); 5] = [

@@ -53,7 +53,20 @@ pub enum Answer {
     Errno(Errno),
     /// It returns 0 without having done anything.
     Pretend,
-    /// The process dies of SIGSYS.
+    /// The process dies of SIGSYS: said to calls by the numbers of another architecture, and to no other.
+    ///
+    /// Which number it was, the kernel tells nobody who may be told (looked at on 6.18):
+    ///
+    /// - its parent hears of the signal alone: `si_syscall` is in the `siginfo` of the process itself, which the kernel keeps from its
+    ///   handlers and from a tracer (`force_sig_seccomp`, `SA_IMMUTABLE`), and which only a core file shows; the process' own
+    ///   entry in /proc has no stack any more when it can be waited for;
+    /// - the audit record lies in the log of the kernel, which needs `CAP_SYSLOG`, is limited in rate, and is the machine's;
+    /// - `SECCOMP_RET_TRAP` would tell the process, which could live on;
+    /// - `SECCOMP_RET_USER_NOTIF` would tell init. But whoever holds its listener may let any such call through, the caller waits
+    ///   until it is answered, only one filter of a process may have a listener (a container's may be there already), and
+    ///   what then ends the process is SIGKILL, by number.
+    ///
+    /// So an outcome says what SIGSYS means, which is this one thing, and not the number.
     Kill,
 }
 

@@ -152,7 +152,7 @@ fn a_sandbox_that_cannot_be_built_ends_the_driver_with_the_reason() {
     });
     let error = end.unwrap_err().to_string();
     assert!(
-        error.contains("layer `user`: no user namespaces: allow them"),
+        error.contains("layer `user`: no user namespaces; remedy: allow them"),
         "{error}"
     );
 }
