@@ -94,25 +94,37 @@ impl Census {
         self.entries.get(name).map_or(0, |entry| entry.value)
     }
 
-    /// Takes one as soon as nothing runs: until it shows no growth over an earlier one; the first, until two are alike.
-    pub(crate) fn settled(daemon: &mut Daemon, earlier: Option<&Self>) -> anyhow::Result<Self> {
+    /// The same, but where growth is allowed the higher of the two: what an allocator keeps is now more, now less.
+    pub(crate) fn at_most(mut self, earlier: &Self) -> Self {
+        for (name, entry) in &mut self.entries {
+            if matches!(entry.bound, Bound::Growth(_)) {
+                entry.value = entry.value.max(earlier.value(name));
+            }
+        }
+        self
+    }
+
+    /// Takes the first one: as soon as nothing runs, and two are alike.
+    pub(crate) fn first(daemon: &mut Daemon) -> anyhow::Result<Self> {
         let begun = Instant::now();
         let mut last = Self::take(daemon)?;
         loop {
-            let steady = match earlier {
-                Some(earlier) => last.grown(earlier),
-                None => {
-                    let next = Self::take(daemon)?;
-                    let grown = [next.grown(&last), last.grown(&next)].concat();
-                    last = next;
-                    grown
-                }
-            };
-            if steady.is_empty() || begun.elapsed() > PATIENCE {
-                return Ok(last);
+            let next = Self::take(daemon)?;
+            let is_steady = next.grown(&last).is_empty() && last.grown(&next).is_empty();
+            if is_steady || begun.elapsed() > PATIENCE {
+                return Ok(next);
             }
-            if earlier.is_some() {
-                last = Self::take(daemon)?;
+            last = next;
+        }
+    }
+
+    /// Takes one as soon as nothing runs, and nothing has grown over an earlier one; in the end, one that shows what has.
+    pub(crate) fn after(daemon: &mut Daemon, earlier: &Self) -> anyhow::Result<Self> {
+        let begun = Instant::now();
+        loop {
+            let next = Self::take(daemon)?;
+            if next.grown(earlier).is_empty() || begun.elapsed() > PATIENCE {
+                return Ok(next);
             }
         }
     }
@@ -147,8 +159,8 @@ pub(crate) fn table(columns: &[(&str, &Census)]) -> String {
         .flat_map(|(_, census)| census.entries.keys())
         .collect();
     let line = |name: &str, cells: Vec<String>| {
-        let cells: String = cells.iter().map(|cell| format!("{cell:>14}")).collect();
-        format!("{name:<52}{cells}")
+        let cells: Vec<_> = cells.iter().map(|cell| format!("{cell:>14}")).collect();
+        format!("{name:<52}{}", cells.concat())
     };
     let mut lines = vec![line(
         "",

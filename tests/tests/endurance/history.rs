@@ -33,6 +33,10 @@ const RETENTION: &str =
 /// Workers that are soon replaced, and soon tried again when they are killed.
 const SHORT_LIVES: &str = "[pool]\nrecycle_jobs = 9\nbackoff_min_ms = 1\nbackoff_max_ms = 20\npark_min_ms = 20\npark_max_ms = 100\n";
 
+/// What the kernel and allocators keep in reserve grows with the most that was under way at one time: all kinds come so often before anything
+/// is counted.
+const WARM_ROUNDS: usize = 3;
+
 fn setting<T: FromStr>(name: &str, default: T) -> anyhow::Result<T> {
     match env::var(name) {
         Ok(text) => text.parse().ok().with_context(|| format!("{name}={text}")),
@@ -70,16 +74,14 @@ fn live(jobs: usize, config: &str, workers: Workers) -> anyhow::Result<()> {
         seed: seed.wrapping_add(number * 1_000),
     };
     let mut daemon = Daemon::start_with(2, config)?;
-    // What the kernel and allocators keep in reserve grows with the most that was under way at one time.
-    let rounds = 3;
     live_through(
         &daemon,
-        part("warm", rounds * Task::kinds(), Choice::InOrder, 0),
+        part("warm", WARM_ROUNDS * Task::kinds(), Choice::InOrder, 0),
     )?;
-    let before = Census::settled(&mut daemon, None)?;
+    let before = Census::first(&mut daemon)?;
     let tenth = jobs / 10;
     live_through(&daemon, part("first", tenth, Choice::ByChance, 1))?;
-    let first = Census::settled(&mut daemon, Some(&before))?;
+    let first = Census::after(&mut daemon, &before)?;
     let begun = Instant::now();
     let between = live_through(
         &daemon,
@@ -91,7 +93,8 @@ fn live(jobs: usize, config: &str, workers: Workers) -> anyhow::Result<()> {
         jobs - tenth,
         begun.elapsed()
     ))?;
-    let last = Census::settled(&mut daemon, Some(&first))?;
+    let highest = first.clone().at_most(&before);
+    let last = Census::after(&mut daemon, &highest)?;
     let columns = [
         ("before", &before),
         ("first tenth", &first),
@@ -100,7 +103,7 @@ fn live(jobs: usize, config: &str, workers: Workers) -> anyhow::Result<()> {
     tell(&format!("\n{}", table(&columns)))?;
     for (what, later, earlier) in [
         ("in the first tenth", &first, &before),
-        ("from the first tenth to the last", &last, &first),
+        ("from the first tenth to the last", &last, &highest),
     ] {
         let grown = later.grown(earlier);
         ensure!(
