@@ -53,14 +53,18 @@ pub(crate) fn work(daemon: &Daemon, part: Part) -> anyhow::Result<Tally> {
             .map(|hand| scope.spawn(move || one(hand)))
             .collect();
         let mut tally = Tally::new();
+        let mut wrong = Vec::new();
         for hand in hands {
-            let done = hand
-                .join()
-                .map_err(|_| anyhow::anyhow!("a client panicked"))??;
-            for (kind, count) in done {
-                *tally.entry(kind).or_default() += count;
+            match hand.join() {
+                Ok(Ok(done)) => done.into_iter().for_each(|(kind, count)| {
+                    *tally.entry(kind).or_default() += count;
+                }),
+                Ok(Err(error)) => wrong.push(format!("{error:#}")),
+                Err(_) => wrong.push("a client panicked".to_owned()),
             }
         }
+        // All of them: where a worker was lost, one tells over which job, others that there is another worker.
+        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
         Ok(tally)
     })
 }
