@@ -231,6 +231,11 @@ impl Daemon {
         self.directory.path()
     }
 
+    /// The cgroup that it divides, where there is one.
+    pub fn cgroup(&self) -> Option<&Path> {
+        self.cgroup.as_ref().map(Cgroup::directory)
+    }
+
     /// Its control socket.
     pub fn socket(&self) -> PathBuf {
         self.directory.path().join("control.sock")
