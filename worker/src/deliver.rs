@@ -4,6 +4,7 @@
 //!
 //! - A file is delivered with exactly the size that was announced: the tree is dead, and where reading
 //!   fails all the same, zeroes fill the rest.
+//! - However many files there are, the supervisor's pings are answered meanwhile.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -28,7 +29,7 @@ pub(crate) fn deliver(
             }
             Err(error) => (None, Err(error)),
         };
-        link.say(&FromWorker::Output(OutputHeader {
+        link.say_with_others(&FromWorker::Output(OutputHeader {
             attempt: order.attempt,
             name: output.name,
             size,
@@ -55,7 +56,7 @@ fn send(
             Ok(0) | Err(_) => vec![0; want],
         };
         left = left.saturating_sub(u64::try_from(bytes.len()).unwrap_or(left));
-        link.say(&FromWorker::OutputBytes(OutputBytes {
+        link.say_with_others(&FromWorker::OutputBytes(OutputBytes {
             attempt: order.attempt,
             bytes,
         }))?;

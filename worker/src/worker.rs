@@ -9,6 +9,7 @@
 //! - A job's outcome is told when its tree is dead; its namespaces are dismantled behind that.
 //! - Nothing of a job stays: its files, pipes and init are dropped before the next job is taken.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -37,6 +38,9 @@ pub const STORE: u32 = 5;
 /// Bytes that a pipe holds where nobody has asked for more (pipe(7)).
 const PIPE_LEN: usize = 64 << 10;
 
+/// What is said together, bytes: half of what such a pipe holds.
+const TOGETHER_LEN: usize = PIPE_LEN / 2;
+
 /// The first descriptor that [`Setup`] may name.
 pub const FIRST_NAMED: u32 = 6;
 
@@ -63,6 +67,8 @@ pub fn main_altered(alteration: Alteration) -> ExitCode {
         commands: File::from(commands),
         decoder: Decoder::default(),
         replies: File::from(replies),
+        outgoing: Vec::new(),
+        later: VecDeque::new(),
         buffer: vec![0; PIPE_LEN],
     };
     match live(&mut link, File::from(store), alteration) {
@@ -119,16 +125,65 @@ pub(crate) struct Link {
     commands: File,
     decoder: Decoder,
     replies: File,
+    /// What is to be said, and has not been.
+    outgoing: Vec<u8>,
+    /// What came while nobody could obey it.
+    later: VecDeque<ToWorker>,
     /// What one read may bring: what a pipe holds.
     buffer: Vec<u8>,
 }
 
 impl Link {
-    /// Says something.
+    /// Says something, after all that was to be said.
     pub(crate) fn say(&mut self, message: &FromWorker) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        frame::push(message, &mut bytes).map_err(io::Error::other)?;
-        self.replies.write_all(&bytes)
+        frame::push(message, &mut self.outgoing).map_err(io::Error::other)?;
+        self.flush()
+    }
+
+    /// Says something as one of many: together with others, since each time that the supervisor is woken costs both a turn on a busy
+    /// machine. Whoever asks meanwhile whether this worker is there is answered.
+    pub(crate) fn say_with_others(&mut self, message: &FromWorker) -> io::Result<()> {
+        frame::push(message, &mut self.outgoing).map_err(io::Error::other)?;
+        if self.outgoing.len() < TOGETHER_LEN {
+            return Ok(());
+        }
+        self.flush()?;
+        self.answer_pings()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.replies.write_all(&self.outgoing)?;
+        self.outgoing.clear();
+        Ok(())
+    }
+
+    /// Answers pings that have come; what else has come is for later.
+    fn answer_pings(&mut self) -> io::Result<()> {
+        loop {
+            let mut commands = [PollFd::new(self.commands.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut commands, PollTimeout::ZERO) {
+                Ok(0) | Err(Errno::EINTR) => return Ok(()),
+                Ok(_) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if !self.receive()? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            while let Some(command) = self.decoder.message().map_err(io::Error::other)? {
+                match command {
+                    ToWorker::Ping(number) => self.say(&FromWorker::Pong(number))?,
+                    other => self.later.push_back(other),
+                }
+            }
+        }
+    }
+
+    /// The next command that has come.
+    fn command(&mut self) -> io::Result<Option<ToWorker>> {
+        match self.later.pop_front() {
+            Some(command) => Ok(Some(command)),
+            None => self.decoder.message().map_err(io::Error::other),
+        }
     }
 
     /// Waits for the next command; `None` if the supervisor is gone.
@@ -178,25 +233,31 @@ impl Worker<'_> {
             if woken.contains(&Source::Dying) {
                 self.bury()?;
             }
-            if woken.contains(&Source::Commands) {
-                if !self.link.receive()? {
-                    return Ok(());
-                }
-                while let Some(command) = self.link.decoder.message().map_err(io::Error::other)? {
-                    match command {
-                        ToWorker::Retire => self.retiring = true,
-                        ToWorker::Ping(number) => self.link.say(&FromWorker::Pong(number))?,
-                        command => self.desk.obey(command, now)?,
-                    }
-                }
+            if woken.contains(&Source::Commands) && !self.link.receive()? {
+                return Ok(());
             }
+            self.obey(now)?;
             if let Some(init) = self.desk.advance(self.link, &mut self.buffer, now)? {
                 self.dying.push(init);
+                // What has come while the job's outputs were brought out.
+                self.obey(now)?;
             }
             if self.retiring && self.desk.is_idle() {
                 return Ok(());
             }
         }
+    }
+
+    /// Does what has been said.
+    fn obey(&mut self, now: Instant) -> io::Result<()> {
+        while let Some(command) = self.link.command()? {
+            match command {
+                ToWorker::Retire => self.retiring = true,
+                ToWorker::Ping(number) => self.link.say(&FromWorker::Pong(number))?,
+                command => self.desk.obey(command, now)?,
+            }
+        }
+        Ok(())
     }
 
     /// Waits until there is something to do, and says where.

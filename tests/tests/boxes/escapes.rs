@@ -249,12 +249,13 @@ fn init_and_worker_cannot_be_disturbed() -> anyhow::Result<()> {
         ran.report.ending == Ending::Exited(0),
         "the next job: {ran:?}"
     );
-    let nice = std::fs::read_to_string(format!("/proc/{}/stat", rig.pid))?;
-    let field = nice
-        .rsplit(") ")
-        .next()
-        .and_then(|rest| rest.split(' ').nth(16));
-    ensure!(field == Some("0"), "the worker's nice value: {field:?}");
+    let nice = |process: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+        let fields = stat.rsplit(") ").next().unwrap_or_default();
+        anyhow::Ok(fields.split(' ').nth(16).unwrap_or_default().to_owned())
+    };
+    let (worker, ours) = (nice(&rig.pid.to_string())?, nice("self")?);
+    ensure!(worker == ours, "the worker's nice value: {worker}");
     Ok(())
 }
 

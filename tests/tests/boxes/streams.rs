@@ -4,7 +4,7 @@ use anyhow::ensure;
 use wpool_protocol::limits::LimitName;
 use wpool_protocol::outcome::OutputError;
 use wpool_protocol::quantity::{ByteSize, Millis};
-use wpool_protocol::wire::{Ending, ToWorker, Written};
+use wpool_protocol::wire::{Ending, FromWorker, ToWorker, Written};
 use wpool_tests::rig::{Job, Rig};
 use wpool_tests::test;
 use wpool_tests::trial::Test;
@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(files_go_in_and_come_out),
     test!(inputs_that_do_not_fit_are_a_limit),
     test!(outputs_that_cannot_be_delivered_say_why),
+    test!(a_ping_is_answered_while_outputs_are_brought_out),
 ];
 
 fn streams_are_kept_apart() -> anyhow::Result<()> {
@@ -183,5 +184,28 @@ fn outputs_that_cannot_be_delivered_say_why() -> anyhow::Result<()> {
         }
     }
     ensure!(ran.files.len() == 6, "{:?}", ran.files);
+    Ok(())
+}
+
+fn a_ping_is_answered_while_outputs_are_brought_out() -> anyhow::Result<()> {
+    let mut rig = Rig::new()?;
+    let script = "i=0; while [ $i -lt 4000 ]; do : > file-$i; i=$((i+1)); done";
+    let job = Job::shell(script).output("*");
+    rig.send(&job)?;
+    // From the first file on the worker is at it: what is still to come is more than its pipe holds.
+    while !matches!(rig.hear()?, FromWorker::Output(_)) {}
+    rig.say(&ToWorker::Ping(7))?;
+    let mut files = 1;
+    loop {
+        match rig.hear()? {
+            FromWorker::Output(_) => files += 1,
+            FromWorker::Pong(7) => break,
+            other => anyhow::bail!("{other:?} after {files} files"),
+        }
+    }
+    ensure!(files < 4_000, "it was answered when all was out");
+    let ran = rig.finish(&job)?;
+    ensure!(ran.report.ending == Ending::Exited(0), "{ran:?}");
+    ensure!(files + ran.files.len() == 4_000, "{files}");
     Ok(())
 }
