@@ -61,6 +61,10 @@ pub enum Host<'a> {
     Filter(&'a [Filtered]),
     /// No user namespace may be made: `user.max_user_namespaces` is 0. An ordinary user's.
     NoUserNamespaces,
+    /// No namespace of this kind may be made: `user.max_NAME_namespaces` is 0. An ordinary user's.
+    Without(&'a str),
+    /// No namespace may be made at all, by an ordinary user without a capability.
+    WithoutAny,
     /// Something is mounted over this place of `/proc`.
     MaskedProc(&'a str),
     /// The same, and a whole `/proc` elsewhere.
@@ -115,6 +119,25 @@ impl Host<'_> {
                     user(),
                     words("unshare --user --map-root-user"),
                     shell(script).into(),
+                ]
+                .concat()
+            }
+            Self::Without(name) => {
+                let script = format!("echo 0 >/proc/sys/user/max_{name}_namespaces");
+                [
+                    user(),
+                    words("unshare --user --map-root-user"),
+                    shell(script).into(),
+                ]
+                .concat()
+            }
+            Self::WithoutAny => {
+                let script = "echo 0 >/proc/sys/user/max_user_namespaces".to_owned();
+                [
+                    user(),
+                    words("unshare --user --map-root-user"),
+                    shell(script).into(),
+                    words("setpriv --inh-caps=-all --bounding-set=-all"),
                 ]
                 .concat()
             }

@@ -1,5 +1,5 @@
 //! Hosts on which no sandbox can stand: `wpool run`, `wpool serve` and `wpool doctor` name the layer, why it cannot stand *here*, and
-//! what to do, in words that can be pasted; and they end.
+//! what to do, in words that can be pasted; and they end. Where the config lets jobs run without it (`hosts/reduced.rs`), they do.
 //!
 //! What this machine cannot be made to look like (another kernel, another distribution) is tried on recorded facts, beside the diagnosis.
 
@@ -14,6 +14,9 @@ use wpool_tests::host::{Filtered, HUNG, Host};
 use wpool_tests::test;
 use wpool_tests::trial::{self, Test};
 use wpool_tests::wpool::Said;
+
+#[path = "hosts/reduced.rs"]
+mod reduced;
 
 const TESTS: &[Test] = &[
     test!(a_filter_on_clone3_is_named, "python3"),
@@ -53,7 +56,7 @@ const TESTS: &[Test] = &[
 ];
 
 fn main() -> ExitCode {
-    trial::run([TESTS])
+    trial::run([TESTS, reduced::TESTS])
 }
 
 /// What is told of a host.
