@@ -38,6 +38,15 @@ impl Ground {
         Self::default()
     }
 
+    /// All but these, for no reason.
+    #[cfg(test)]
+    pub(crate) fn without(lacks: Namespaces) -> Self {
+        Self {
+            lacks,
+            ..Self::default()
+        }
+    }
+
     /// What the supervisor says there is.
     pub(crate) fn new(setup: &Setup) -> Result<Self, Refused> {
         let named = setup.missing.iter();

@@ -354,6 +354,8 @@ impl fmt::Display for Table {
 
 #[cfg(test)]
 mod tests {
+    use wpool_sys::namespaces::Namespaces;
+
     use super::*;
 
     #[test]
@@ -374,6 +376,22 @@ mod tests {
             Table::new(Accounting::Sampling).rows.len()
         );
         insta::assert_snapshot!(Table { rows: differing });
+    }
+
+    #[test]
+    fn without_namespaces_these_rows_differ() {
+        let whole = Table::new(Accounting::Cgroup);
+        let ground = Ground::without(Namespaces::WORKER);
+        let table = Table::on(&ground, Accounting::Cgroup);
+        assert_eq!(table.rows.len(), whole.rows.len());
+        let differing = table
+            .rows
+            .into_iter()
+            .filter(|row| !whole.rows.contains(row));
+        insta::assert_snapshot!(Table {
+            rows: differing.collect()
+        });
+        assert_eq!(Table::on(&Ground::whole(), Accounting::Cgroup), whole);
     }
 
     #[test]

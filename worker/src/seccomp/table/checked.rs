@@ -29,7 +29,7 @@ pub(super) fn rows(accounting: Accounting) -> impl Iterator<Item = Row> {
     CHECKED.iter().chain(varying).copied()
 }
 
-const EPERM: Answer = Answer::Errno(Errno::EPERM);
+pub(super) const EPERM: Answer = Answer::Errno(Errno::EPERM);
 const EINVAL: Answer = Answer::Errno(Errno::EINVAL);
 
 /// The namespaces of clone(2): NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET. NEWTIME shares
@@ -37,15 +37,15 @@ const EINVAL: Answer = Answer::Errno(Errno::EINVAL);
 const NAMESPACES: u32 = 0x7e02_0000;
 
 /// `sa_family_t`s and types of sockets, as socket(2) takes them.
-const AF_UNIX: u32 = 1;
-const AF_INET: u32 = 2;
-const AF_INET6: u32 = 10;
-const SOCK_STREAM: u32 = 1;
-const SOCK_DGRAM: u32 = 2;
+pub(super) const AF_UNIX: u32 = 1;
+pub(super) const AF_INET: u32 = 2;
+pub(super) const AF_INET6: u32 = 10;
+pub(super) const SOCK_STREAM: u32 = 1;
+pub(super) const SOCK_DGRAM: u32 = 2;
 const SOCK_RAW: u32 = 3;
 const SOCK_PACKET: u32 = 10;
 /// The type without `SOCK_CLOEXEC` and `SOCK_NONBLOCK` (`SOCK_TYPE_MASK`).
-const SOCK_TYPE: u32 = 0xf;
+pub(super) const SOCK_TYPE: u32 = 0xf;
 
 /// A row that says when the call is allowed.
 const fn row(

@@ -5,17 +5,14 @@
 use nix::errno::Errno;
 use wpool_sys::namespaces::Namespaces;
 
+use super::checked::{AF_INET, AF_INET6, AF_UNIX, EPERM, SOCK_DGRAM, SOCK_STREAM, SOCK_TYPE};
 use super::{Answer, Call, Case, Group, Row, Rule, Test, calls};
 
 const EACCES: Answer = Answer::Errno(Errno::EACCES);
-const EPERM: Answer = Answer::Errno(Errno::EPERM);
 const ENOSYS: Answer = Answer::Errno(Errno::ENOSYS);
 
-const AF_UNIX: u32 = 1;
-const SOCK_STREAM: u32 = 1;
+/// A type of sockets that `checked` does not tell from others.
 const SOCK_SEQPACKET: u32 = 5;
-/// The type without `SOCK_CLOEXEC` and `SOCK_NONBLOCK` (`SOCK_TYPE_MASK`).
-const SOCK_TYPE: u32 = 0xf;
 /// What makes an `int` negative.
 const SIGN: u32 = 0x8000_0000;
 
@@ -97,11 +94,11 @@ const SOCKET_WITHOUT_PATHS: Row = Row {
             },
             Case {
                 when: &[
-                    Test::is(0, &[2, 10]),
+                    Test::is(0, &[AF_INET, AF_INET6]),
                     Test::OneOf {
                         argument: 1,
                         mask: SOCK_TYPE,
-                        values: &[1, 2],
+                        values: &[SOCK_STREAM, SOCK_DGRAM],
                     },
                     Test::is(2, &[0, 6, 17]),
                 ],
