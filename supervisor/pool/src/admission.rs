@@ -80,11 +80,15 @@ impl Admission {
     }
 
     /// Frees the room of a job that has ended.
-    pub(crate) fn release(&mut self, now: Instant, bytes: u64) {
+    pub(crate) fn release(&mut self, bytes: u64) {
         self.jobs = self.jobs.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
         self.tolerated_jobs = self.tolerated_jobs.min(self.jobs);
         self.tolerated_bytes = self.tolerated_bytes.min(self.bytes);
+    }
+
+    /// A job that ran has ended: those that never did say nothing of how fast that is.
+    pub(crate) fn ran(&mut self, now: Instant) {
         self.pace.end(now);
     }
 
@@ -140,7 +144,8 @@ mod tests {
             admission
                 .reserve(at_ms((end - 1) * 500), 10, &settings)
                 .expect("it is empty");
-            admission.release(at_ms(end * 500), 10);
+            admission.release(10);
+            admission.ran(at_ms(end * 500));
         }
         admission
             .reserve(at_ms(2_000), 10, &settings)
@@ -166,14 +171,14 @@ mod tests {
         }
         admission.tolerate_present();
         assert!(admission.fits(&settings(2, 20)));
-        admission.release(Instant::START, 5);
+        admission.release(5);
         assert!(
             admission
                 .reserve(Instant::START, 5, &settings(2, 20))
                 .is_err()
         );
-        admission.release(Instant::START, 5);
-        admission.release(Instant::START, 5);
+        admission.release(5);
+        admission.release(5);
         assert_eq!(
             admission.reserve(Instant::START, 5, &settings(2, 20)),
             Ok(())
@@ -207,7 +212,7 @@ mod tests {
                         Err(Refusal::TenantFull { .. } | Refusal::Draining | Refusal::Stopping) => prop_assert!(false),
                     }
                 } else if let Some(bytes) = held.pop() {
-                    admission.release(at_ms(step), bytes);
+                    admission.release(bytes);
                 }
                 prop_assert!(admission.fits(&settings));
                 prop_assert_eq!(admission.jobs(), held.len() as u64);

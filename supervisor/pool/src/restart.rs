@@ -18,7 +18,7 @@
 //!
 //! - `Open` exactly while the slot is parked: nothing is spawned in it.
 //! - The wait doubles from one parking to the next until the slot has proved itself, by a job that
-//!   ended in it or by `restart_period` without a counted death.
+//!   ended in it or by `restart_period` without a counted death while workers lived in it: a wait is no peace.
 
 use core::time::Duration;
 
@@ -37,7 +37,7 @@ pub(crate) struct Breaker {
     state: BreakerState,
     /// Counted deaths within the period, oldest first.
     deaths: VecDeque<Instant>,
-    /// The last counted death of all, also once its parking is over and `deaths` begins anew.
+    /// The last counted death of all, or the moment when the last parking was over.
     last: Option<Instant>,
     /// How often the slot was parked since it last proved itself.
     parkings: u32,
@@ -76,7 +76,8 @@ impl Breaker {
     ) -> Option<Duration> {
         let period = settings.restart_period;
         let last = self.last.replace(now);
-        if last.is_some_and(|last| now.since(last) > period) {
+        let at_peace = last.is_some_and(|last| now.since(last) > period);
+        if at_peace && self.state == BreakerState::Closed {
             self.prove();
         }
         while self
@@ -118,12 +119,13 @@ impl Breaker {
     }
 
     /// A worker is ready.
-    pub(crate) fn ready(&mut self) {
+    pub(crate) fn ready(&mut self, now: Instant) {
         match self.state {
             BreakerState::Closed => {}
             BreakerState::Open | BreakerState::HalfOpen => {
                 self.state = BreakerState::Closed;
                 self.deaths.clear();
+                self.last = Some(now);
             }
         }
     }
@@ -137,6 +139,8 @@ impl Breaker {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     fn at(seconds: u64) -> Instant {
@@ -185,7 +189,7 @@ mod tests {
         let second = die(&mut breaker, 1).unwrap();
         assert!((Duration::from_secs(1)..=Duration::from_secs(2)).contains(&second));
         breaker.probe();
-        breaker.ready();
+        breaker.ready(at(0));
         assert_eq!(breaker.state(), BreakerState::Closed);
         assert_eq!(die(&mut breaker, 2), None);
     }
@@ -193,11 +197,11 @@ mod tests {
     #[test]
     fn workers_that_die_right_after_ready_each_time_are_parked_for_longer_and_longer() {
         let mut breaker = Breaker::default();
-        let mut waits = alloc::vec::Vec::new();
+        let mut waits = Vec::new();
         for _ in 0..4 {
             waits.push(park(&mut breaker, 0));
             breaker.probe();
-            breaker.ready();
+            breaker.ready(at(0));
         }
         assert!(waits[3] > waits[0] * 3, "{waits:?}");
         breaker.prove();
@@ -209,8 +213,29 @@ mod tests {
         let mut breaker = Breaker::default();
         let first = park(&mut breaker, 0);
         breaker.probe();
-        breaker.ready();
+        breaker.ready(at(0));
         let later = park(&mut breaker, 3_600);
         assert!(later <= Duration::from_secs(1), "{first:?}, {later:?}");
+    }
+
+    #[test]
+    fn a_wait_that_is_longer_than_the_period_is_no_peace() {
+        let mut breaker = Breaker::default();
+        let mut seconds = 0;
+        let waits: Vec<_> = core::iter::repeat_with(|| {
+            let wait = park(&mut breaker, seconds);
+            seconds += wait.as_secs() + 40;
+            breaker.probe();
+            wait
+        })
+        .take(9)
+        .collect();
+        // From the eighth on the whole wait is `park_max`, or down to half of it.
+        assert!(
+            waits[7..]
+                .iter()
+                .all(|wait| *wait >= Duration::from_secs(30)),
+            "{waits:?}"
+        );
     }
 }

@@ -58,7 +58,7 @@ pub struct Waiting {
     pub first_ahead: Vec<JobId>,
     /// How many start before it then, once its tenant may start one; nothing if there are more than are counted ([`COUNTED_MAX`]).
     pub ahead: Option<u64>,
-    /// How many jobs of its class could start.
+    /// How many jobs of its class wait, and not for their time.
     pub of_class: u64,
     /// Whether that depends on when jobs end: where a tenant may run so many at one time, its next waits for one of them.
     pub certainty: Certainty,

@@ -167,11 +167,15 @@ impl Tenants {
     }
 
     /// A job of it has ended.
-    pub(crate) fn release(&mut self, id: TenantId, now: Instant) {
+    pub(crate) fn release(&mut self, id: TenantId) {
         let tenant = self.get_mut(id);
-        tenant.pace.end(now);
         tenant.jobs = tenant.jobs.saturating_sub(1);
         tenant.tolerated = tenant.tolerated.min(tenant.jobs);
+    }
+
+    /// A job of it that ran has ended.
+    pub(crate) fn ran(&mut self, id: TenantId, now: Instant) {
+        self.get_mut(id).pace.end(now);
     }
 
     /// Forgets a tenant of whom nothing is left.
@@ -234,7 +238,7 @@ mod tests {
             ..TenantRules::default()
         });
         assert!(tenants.get(ann).fits());
-        tenants.release(ann, Instant::START);
+        tenants.release(ann);
         assert!(tenants.get(ann).fits());
         tenants.get_mut(ann).jobs += 1;
         assert!(!tenants.get(ann).fits());

@@ -154,7 +154,9 @@ impl Driver {
         };
         let order = order_in_words(waiting);
         let bound = waiting.starts_at_most.map(|most| {
-            format!("whatever comes in other classes, it is among the next {most} starts")
+            format!(
+                "whatever comes in other classes, and if nothing falls due or comes in its own, it is among the next {most} starts"
+            )
         });
         let visible = |id: &&JobId| {
             let job = self.register.live.get(id);
@@ -241,7 +243,7 @@ impl Driver {
         let goes = if view.stays {
             ""
         } else {
-            ", and goes with it: there are to be fewer"
+            ", and its slot goes when that has ended"
         };
         match view.state {
             SlotState::Idle => format!("worker {generation} has waited for a job for {since}"),
@@ -267,7 +269,7 @@ impl Driver {
 fn parked_in_words(by: Option<ParkedBy>, period: Duration) -> String {
     match by {
         Some(ParkedBy::Burst(deaths)) => format!(
-            "{} within {} before they were ready, or right after",
+            "{} within {}, before they were ready, right after, or because a job's box failed",
             count(deaths.into(), "worker of it ended", "workers of it ended"),
             span(period)
         ),
@@ -369,7 +371,7 @@ fn order_in_words(waiting: &Waiting) -> String {
             format!("{when}about {ahead} jobs start before it {unless}")
         }
         (None, _) => format!(
-            "{when}more than {COUNTED_MAX} jobs start before it; {} of its class could",
+            "{when}more than {COUNTED_MAX} jobs start before it {unless}; {} of its class wait",
             waiting.of_class
         ),
     }

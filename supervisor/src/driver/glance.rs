@@ -78,12 +78,20 @@ impl Driver {
                 return None;
             }
         }
-        let why = self.troubles.iter().flatten().next();
+        let slots = self.pool.slots();
+        let ill = slots
+            .iter()
+            .filter(|slot| slot.parked_until.is_some() || slot.parked_by.is_some());
+        let mut troubles = ill.filter_map(|slot| {
+            let trouble = self.troubles.get(usize::from(slot.worker.slot.0))?;
+            trouble.as_ref()
+        });
+        let why = troubles.next();
         let why = why.map_or(
-            "workers end before they are ready, or right after",
+            "workers end before they are ready, right after, or because a job's box failed",
             String::as_str,
         );
-        let slots = self.pool.slots().len();
+        let slots = slots.len();
         let on_probation = self.pool.view().on_probation;
         Some(match parked {
             0 => format!(

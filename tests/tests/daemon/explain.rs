@@ -277,7 +277,7 @@ fn explain_tells_when_what_runs_is_ended() -> anyhow::Result<()> {
     let slots = pool["slots"].as_array().into_iter().flatten();
     let goes = slots.filter(|slot| {
         slot.to_string()
-            .contains("goes with it: there are to be fewer")
+            .contains("its slot goes when that has ended")
     });
     ensure!(goes.count() == 1, "{pool}");
     for id in [&first, &second] {
@@ -315,16 +315,15 @@ fn explain_tells_what_a_slot_was_parked_for() -> anyhow::Result<()> {
                 Ok(()) | Err(_) => {}
             }
         }
+        // Asked for once: between two questions the wait may be over.
+        let slot = &daemon.get("/v1/pool/explain")?.json()?["slots"][0];
         if slot["state"] == "parked" {
-            let pool = daemon.get("/v1/pool/explain")?.json()?;
-            said.push(pool["slots"][0]["text"].to_string());
+            said.push(slot["text"].to_string());
             said.dedup();
         }
-        Ok(said
-            .iter()
-            .any(|text| text.contains("for the 3rd time in a row")))
+        Ok(said.iter().any(|text| text.contains(" time in a row")))
     })?;
-    let burst = "2 workers of it ended within 30.0 s before they were ready, or right after";
+    let burst = "2 workers of it ended within 30.0 s, before they were ready, right after, or because a job's box failed";
     ensure!(said.iter().any(|text| text.contains(burst)), "{said:?}");
     let next = said.iter().all(|text| text.contains("the next try is in "));
     ensure!(next, "{said:?}");

@@ -155,8 +155,12 @@ impl Pool {
                 }
                 Record::Concluded(id, conclusion) => {
                     if let Some(job) = self.jobs.remove(id) {
-                        self.admission.release(self.now, job.bytes);
-                        self.tenants.release(job.tenant, self.now);
+                        self.admission.release(job.bytes);
+                        self.tenants.release(job.tenant);
+                        if job.attempts > 0 {
+                            self.admission.ran(self.now);
+                            self.tenants.ran(job.tenant, self.now);
+                        }
                         self.forget_tenant(job.tenant);
                         actions.push(Action::Conclude(id, conclusion));
                     }

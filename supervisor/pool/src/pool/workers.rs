@@ -48,7 +48,8 @@ impl Pool {
     }
 
     fn settle(&mut self, id: SlotId) {
-        self.change(id, |slot| slot.breaker.ready());
+        let now = self.now;
+        self.change(id, |slot| slot.breaker.ready(now));
         self.begin_age(id);
         self.enter(id, Phase::Idle(Settled::At(self.now.after(SETTLED_AFTER))));
     }

@@ -17,8 +17,8 @@ const SETTLED_AFTER: Duration = Duration::from_millis(50);
 pub(super) struct Births {
     /// Moments of the counted deaths since the slot was last parked, or since that was over.
     deaths: Vec<Instant>,
-    /// The last counted death, whatever came after it.
-    last_counted: Option<Instant>,
+    /// Since when nothing has happened that counts, while workers lived here.
+    quiet_since: Option<Instant>,
     /// How often the slot was parked since it last proved itself.
     parkings: u32,
     /// The present event has parked it, for so long or down to half of that.
@@ -56,6 +56,7 @@ impl Births {
         self.life = Life::ReadyAt(now);
         if std::mem::take(&mut self.probe) {
             self.deaths.clear();
+            self.quiet_since = Some(now);
         }
     }
 
@@ -81,8 +82,9 @@ impl Births {
         let counts = self.counts(now) || lost == Lost::Killed(KillReason::BoxFailed);
         if counts {
             self.deaths.push(now);
-            let before = self.last_counted.replace(now);
-            if before.is_some_and(|before| now.since(before) > settings.restart_period) {
+            let before = self.quiet_since.replace(now);
+            let quiet = before.is_some_and(|before| now.since(before) > settings.restart_period);
+            if quiet && !self.probe {
                 self.parkings = 0;
             }
         }
