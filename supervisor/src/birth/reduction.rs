@@ -5,7 +5,7 @@
 //!
 //! # Invariants
 //!
-//! - Nothing is given up that was not refused, or that is of no use without what was.
+//! - Nothing is given up that was not refused, or that is of no use without what was; each try gives up something, or is the last.
 //! - The directories that stand in for mounts are this user's alone, and go with the [`Reduction`]; those of a supervisor that was
 //!   killed go with the next one.
 
@@ -93,15 +93,16 @@ impl Reduction {
                 return Ok(reduction);
             };
             let (refused, why) = reduction.blame(&trouble);
-            if refused.is_empty() {
+            let before = reduction.missing.len();
+            for namespace in refused {
+                reduction.give_up(namespace, &why);
+            }
+            if reduction.missing.len() == before {
                 return Err(match trouble {
                     Trouble::Refused(refused) => ReductionError::Refused(refused),
                     Trouble::Unborn(error) => ReductionError::Unborn(error),
                     Trouble::Lost(reason) => ReductionError::Lost(reason),
                 });
-            }
-            for namespace in refused {
-                reduction.give_up(namespace, &why);
             }
             reduction.give_up_what_is_of_no_use(&why);
             reduction.make_boxes()?;
@@ -180,7 +181,8 @@ impl Reduction {
     fn refused_by_the_kernel(&self) -> Vec<Namespaces> {
         let user = Namespaces::USER.without(self.lacks());
         if can_be_born_into(user).is_err() {
-            return vec![user];
+            // Without any namespace, too: then it is the call itself that is refused.
+            return [user].into_iter().filter(|one| !one.is_empty()).collect();
         }
         let others = Namespaces::NAMED.into_iter().map(|(_, one)| one);
         let others = others.filter(|one| !self.lacks().contains(*one));

@@ -67,6 +67,7 @@ pub(crate) const TESTS: &[Test] = &[
         "setpriv"
     ),
     test!(what_is_not_missing_is_not_called_so, "python3"),
+    test!(where_no_worker_can_be_born_at_all_it_is_said, "python3"),
 ];
 
 /// Tells what it can do, and leaves a process behind that is called by its second argument.
@@ -319,5 +320,27 @@ fn what_is_not_missing_is_not_called_so() -> anyhow::Result<()> {
         "{:?}",
         told.missing
     );
+    Ok(())
+}
+
+fn where_no_worker_can_be_born_at_all_it_is_said() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let config = directory.path().join("wpool.toml");
+    fs::write(&config, "[pool]\nisolation = \"reduced\"\n")?;
+    let config = config.display().to_string();
+    for errno in [Errno::EPERM, Errno::ENOSYS] {
+        let rules = [Filtered {
+            call: libc::SYS_clone3,
+            errno,
+        }];
+        let run = said(Host::Filter(&rules).wpool(&["run", "--config", &config, "--", "true"]))?;
+        ensure!(run.code == 125, "{run:?}");
+        let line = "a seccomp filter around wpool answers clone3 with";
+        ensure!(
+            run.stderr.contains(line) || run.stderr.contains("no worker can be started"),
+            "{run:?}"
+        );
+        ensure!(run.stderr.lines().count() == 1, "{run:?}");
+    }
     Ok(())
 }
