@@ -67,6 +67,8 @@ pub enum Host<'a> {
     WithoutAny,
     /// Something is mounted over this place of `/proc`.
     MaskedProc(&'a str),
+    /// The same, and a filter.
+    MaskedProcAndFilter(&'a str, &'a [Filtered]),
     /// The same, and a whole `/proc` elsewhere.
     MaskedProcBesideWhole(&'a str),
     /// The root is a directory, not a mount.
@@ -113,15 +115,7 @@ impl Host<'_> {
                 let rules = rules.collect::<Vec<_>>().join(",");
                 ["python3", "-c", FILTER, &rules].map(String::from).into()
             }
-            Self::NoUserNamespaces => {
-                let script = "echo 0 >/proc/sys/user/max_user_namespaces".to_owned();
-                [
-                    user(),
-                    words("unshare --user --map-root-user"),
-                    shell(script).into(),
-                ]
-                .concat()
-            }
+            Self::NoUserNamespaces => Self::Without("user").prefix(wpool),
             Self::Without(name) => {
                 let script = format!("echo 0 >/proc/sys/user/max_{name}_namespaces");
                 [
@@ -142,6 +136,11 @@ impl Host<'_> {
                 .concat()
             }
             Self::MaskedProc(place) => [mounting(), shell(mask(place)).into()].concat(),
+            Self::MaskedProcAndFilter(place, rules) => [
+                Self::MaskedProc(place).prefix(wpool),
+                Self::Filter(rules).prefix(wpool),
+            ]
+            .concat(),
             Self::MaskedProcBesideWhole(place) => {
                 // Any place will do for it.
                 let script = format!("{}\nmount -t proc proc /mnt", mask(place));

@@ -13,7 +13,8 @@
 //!
 //! # Invariants
 //!
-//! - Without `mount` there is Landlock, and without `pid` the filter: where neither wall stands, no worker does.
+//! - Without `mount` there is Landlock, and without `mount`, `pid`, `net` or `ipc` the filter: where neither wall stands, no worker
+//!   does.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -95,11 +96,12 @@ impl Ground {
                 return Err(refused("landlock", &text, &remedy));
             }
         }
-        if !self.has(Namespaces::PID)
+        let filtered = Namespaces::PID | Namespaces::NET | Namespaces::IPC | Namespaces::MOUNT;
+        if !self.has(filtered)
             && let LayerState::Missing { reason, remedy } = seccomp::state()
         {
             let text = format!(
-                "nothing would keep a job's processes together: no pid namespaces are allowed here, and {reason}"
+                "nothing would stand in for the namespaces that are not allowed here: {reason}"
             );
             return Err(refused("seccomp", &text, &remedy));
         }

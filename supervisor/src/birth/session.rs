@@ -55,7 +55,9 @@ fn group_in(stat: &[u8], session: u32) -> Option<Pid> {
     let state = fields.next()?;
     let group = fields.nth(1)?.parse().ok()?;
     let is_in: u32 = fields.next()?.parse().ok()?;
-    let lives = is_in == session && !matches!(state, "Z" | "X");
+    // A process whose first thread has ended lives on in the others.
+    let threads: u32 = fields.nth(13)?.parse().ok()?;
+    let lives = is_in == session && (threads > 1 || !matches!(state, "Z" | "X"));
     Pid::from_raw(group).filter(|_| lives)
 }
 

@@ -67,6 +67,12 @@ pub(crate) const TESTS: &[Test] = &[
         "setpriv"
     ),
     test!(what_is_not_missing_is_not_called_so, "python3"),
+    test!(
+        without_the_filter_nothing_stands_in_for_a_namespace,
+        "python3",
+        "root",
+        "unshare"
+    ),
     test!(where_no_worker_can_be_born_at_all_it_is_said, "python3"),
 ];
 
@@ -101,6 +107,9 @@ print(json.dumps({
     "queue": can(message_queue),
     "session": in_child(os.setsid),
     "everybody": can(everybody) and os.path.isdir("/proc/1") is False,
+    "set-id": can(lambda: os.open("giver", os.O_CREAT | os.O_WRONLY, 0o4755)) or can(lambda: os.chmod("mine", 0o4755)) or can(lambda: os.fchmod(os.open("mine", os.O_WRONLY), 0o4755)),
+    "shuts": can(lambda: os.chmod("..", 0)),
+    "urgency": can(lambda: os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)),
     "gives away": can(lambda: os.chown(sys.argv[1], os.getuid(), os.getgid())),
     "processes": sum(name.isdigit() for name in os.listdir("/proc")) if can(lambda: os.listdir("/proc")) else 0,
     "python": subprocess.run(["sh", "-c", "echo $((6*7))"], capture_output=True, text=True).stdout,
@@ -251,7 +260,10 @@ fn behind_a_masked_proc_a_job_has_none() -> anyhow::Result<()> {
 }
 
 /// What a job in the host's root cannot do.
-const IN_A_DIRECTORY: [(&str, bool); 5] = [
+const IN_A_DIRECTORY: [(&str, bool); 8] = [
+    ("set-id", false),
+    ("shuts", false),
+    ("urgency", false),
     ("session", false),
     ("everybody", false),
     ("unix", false),
@@ -342,5 +354,24 @@ fn where_no_worker_can_be_born_at_all_it_is_said() -> anyhow::Result<()> {
         );
         ensure!(run.stderr.lines().count() == 1, "{run:?}");
     }
+    Ok(())
+}
+
+fn without_the_filter_nothing_stands_in_for_a_namespace() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let config = directory.path().join("wpool.toml");
+    fs::write(&config, "[pool]\nisolation = \"reduced\"\n")?;
+    let config = config.display().to_string();
+    let host = Host::MaskedProcAndFilter(
+        "/proc/interrupts",
+        &[Filtered {
+            call: libc::SYS_seccomp,
+            errno: Errno::EPERM,
+        }],
+    );
+    let run = said(host.wpool(&["run", "--config", &config, "--", "true"]))?;
+    ensure!(run.code == 125, "{run:?}");
+    let line = "nothing would stand in for the namespaces that are not allowed here";
+    ensure!(run.stderr.contains(line), "{run:?}");
     Ok(())
 }

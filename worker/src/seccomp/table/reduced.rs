@@ -22,6 +22,7 @@ pub(super) fn rows(lacks: Namespaces) -> Vec<Row> {
     if lacks.contains(Namespaces::PID) {
         rows.extend(refused(GROUP, Group::Processes, EPERM, STAYS_IN_ITS_GROUP));
         rows.push(KILL);
+        rows.extend(PRIORITIES);
     }
     if lacks.contains(Namespaces::IPC) {
         rows.extend(refused(OBJECTS, Group::Ipc, ENOSYS, SHARED_OBJECTS));
@@ -35,7 +36,9 @@ pub(super) fn rows(lacks: Namespaces) -> Vec<Row> {
         rows.push(SOCKETPAIR);
     }
     if lacks.contains(Namespaces::MOUNT) {
-        rows.extend(refused(OWNERS, Group::Files, EPERM, SHARED_FILES));
+        rows.extend(refused(BY_PATH, Group::Files, EPERM, SHARED_FILES));
+        rows.extend(refused(OPENAT2, Group::Files, ENOSYS, UNSEEN_MODE));
+        rows.extend(MODES);
     }
     rows
 }
@@ -81,7 +84,7 @@ const OBJECTS: &[Call] = calls![
 ];
 
 const SHARED_NETWORK: &str = "without a net namespace a socket is one of the machine's";
-const SOCKETS: &[Call] = calls![SYS_socket SYS_connect];
+const SOCKETS: &[Call] = calls![SYS_socket SYS_connect SYS_bind SYS_listen];
 
 const SOCKET_WITHOUT_PATHS: Row = Row {
     call: Call::new("SYS_socket", libc::SYS_socket),
@@ -130,7 +133,168 @@ const SOCKETPAIR: Row = Row {
     reason: "pairs that are connected for good: a datagram socket could send to any path (unix_dgram_sendmsg)",
 };
 
-const SHARED_FILES: &str = "without mounts of its own a job would reach files of this user's, which Landlock keeps it from opening but not from giving away";
-const OWNERS: &[Call] = calls![
-    SYS_chown SYS_lchown SYS_fchownat SYS_setxattr SYS_lsetxattr SYS_removexattr SYS_lremovexattr
+/// One's own only: the process itself is 0 to these calls.
+const PRIORITIES: [Row; 5] = [
+    own(
+        Call::new("SYS_sched_setscheduler", libc::SYS_sched_setscheduler),
+        &[Case {
+            when: &[Test::is(0, &[0])],
+            answer: Answer::Allow,
+        }],
+    ),
+    own(
+        Call::new("SYS_sched_setparam", libc::SYS_sched_setparam),
+        &[Case {
+            when: &[Test::is(0, &[0])],
+            answer: Answer::Allow,
+        }],
+    ),
+    own(
+        Call::new("SYS_sched_setattr", libc::SYS_sched_setattr),
+        &[Case {
+            when: &[Test::is(0, &[0])],
+            answer: Answer::Allow,
+        }],
+    ),
+    // PRIO_PROCESS.
+    own(
+        Call::new("SYS_setpriority", libc::SYS_setpriority),
+        &[Case {
+            when: &[Test::is(0, &[0]), Test::is(1, &[0])],
+            answer: Answer::Allow,
+        }],
+    ),
+    // IOPRIO_WHO_PROCESS.
+    own(
+        Call::new("SYS_ioprio_set", libc::SYS_ioprio_set),
+        &[Case {
+            when: &[Test::is(0, &[1]), Test::is(1, &[0])],
+            answer: Answer::Allow,
+        }],
+    ),
 ];
+
+const fn own(call: Call, cases: &'static [Case]) -> Row {
+    Row {
+        call,
+        group: Group::Scheduling,
+        rule: Rule::Check {
+            cases,
+            otherwise: EPERM,
+        },
+        reason: "one's own priority only: without a pid namespace other numbers are whatever runs as this user",
+    }
+}
+
+const SHARED_FILES: &str = "without mounts of its own a job would reach files of this user's, which Landlock keeps it from opening but not from changing so";
+const BY_PATH: &[Call] = calls![
+    SYS_chown SYS_lchown SYS_fchownat SYS_chmod SYS_fchmodat SYS_fchmodat2 SYS_truncate
+    SYS_setxattr SYS_lsetxattr SYS_removexattr SYS_lremovexattr SYS_inotify_add_watch
+];
+
+const UNSEEN_MODE: &str =
+    "its mode lies in memory, where no filter can look; libraries fall back to openat";
+const OPENAT2: &[Call] = calls![SYS_openat2];
+
+/// `S_ISUID` and `S_ISGID`.
+const SET_ID: u32 = 0o6000;
+/// `O_CREAT`, and what of `O_TMPFILE` is not `O_DIRECTORY`.
+const CREATES: u32 = 0o100 | 0o20_000_000;
+
+/// No program that gives ids: whoever else is on the machine can reach a box, and would get those of this user.
+const MODES: [Row; 7] = [
+    plain(
+        Call::new("SYS_fchmod", libc::SYS_fchmod),
+        &[Case {
+            when: &[Test::AnyBit {
+                argument: 1,
+                bits: SET_ID,
+            }],
+            answer: EPERM,
+        }],
+    ),
+    plain(
+        Call::new("SYS_creat", libc::SYS_creat),
+        &[Case {
+            when: &[Test::AnyBit {
+                argument: 1,
+                bits: SET_ID,
+            }],
+            answer: EPERM,
+        }],
+    ),
+    plain(
+        Call::new("SYS_open", libc::SYS_open),
+        &[Case {
+            when: &[
+                Test::AnyBit {
+                    argument: 1,
+                    bits: CREATES,
+                },
+                Test::AnyBit {
+                    argument: 2,
+                    bits: SET_ID,
+                },
+            ],
+            answer: EPERM,
+        }],
+    ),
+    plain(
+        Call::new("SYS_openat", libc::SYS_openat),
+        &[Case {
+            when: &[
+                Test::AnyBit {
+                    argument: 2,
+                    bits: CREATES,
+                },
+                Test::AnyBit {
+                    argument: 3,
+                    bits: SET_ID,
+                },
+            ],
+            answer: EPERM,
+        }],
+    ),
+    plain(
+        Call::new("SYS_mknod", libc::SYS_mknod),
+        &[Case {
+            when: &[Test::AnyBit {
+                argument: 1,
+                bits: SET_ID,
+            }],
+            answer: EPERM,
+        }],
+    ),
+    plain(
+        Call::new("SYS_mknodat", libc::SYS_mknodat),
+        &[Case {
+            when: &[Test::AnyBit {
+                argument: 2,
+                bits: SET_ID,
+            }],
+            answer: EPERM,
+        }],
+    ),
+    plain(
+        Call::new("SYS_mkdir", libc::SYS_mkdir),
+        &[Case {
+            when: &[Test::AnyBit {
+                argument: 1,
+                bits: SET_ID,
+            }],
+            answer: EPERM,
+        }],
+    ),
+];
+
+const fn plain(call: Call, cases: &'static [Case]) -> Row {
+    Row {
+        call,
+        group: Group::Files,
+        rule: Rule::Check {
+            cases,
+            otherwise: Answer::Allow,
+        },
+        reason: "no program that gives its owner's ids: without mounts of its own a box can be reached by others",
+    }
+}
