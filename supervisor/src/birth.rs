@@ -340,10 +340,13 @@ impl Nursery {
         let (Some(path), IdMap::Pair { first, .. }) = (&path, ids) else {
             return Ok(path);
         };
+        let directory = File::open(path).map_err(BirthError::Boxes)?;
+        reduction
+            .let_through(&directory)
+            .map_err(BirthError::Boxes)?;
         if reduction.lacks().contains(Namespaces::USER) {
             return Ok(Some(path.clone()));
         }
-        let directory = File::open(path).map_err(BirthError::Boxes)?;
         let (uid, gid) = (first, first);
         if let Some(steward) = self.plan.ids.steward() {
             let file = directory.as_fd();

@@ -200,7 +200,8 @@ fn weight(outcome: &Outcome) -> u64 {
     let tails = outcome.attempts.iter().map(|attempt| {
         let tails = attempt.stdout_tail.iter().chain(&attempt.stderr_tail);
         let detail = attempt.detail.as_ref().map_or(0, String::len);
-        tails.map(|tail| tail.0.len()).sum::<usize>() + detail + 256
+        let cause = attempt.cause.as_ref().map_or(0, |cause| cause.text.len());
+        tails.map(|tail| tail.0.len()).sum::<usize>() + detail + cause + 256
     });
     let cause = outcome.cause.as_ref().map_or(0, |cause| cause.text.len());
     let bytes = outcome.stdout.0.len()

@@ -7,12 +7,12 @@
 //! - Removing needs three descriptors and no stack, however deep a job has nested its directories: what lies in one is first moved up.
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, mkdirat, openat, renameat,
-    unlinkat,
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fchmod, mkdirat, openat,
+    renameat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -35,7 +35,7 @@ impl BoxDirectory {
     ///
     /// Those of `openat(2)` and of removing.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let root = openat(rustix::fs::CWD, path, DIRECTORY, Mode::empty())?;
+        let root = openat(CWD, path, DIRECTORY, Mode::empty())?;
         let mut directory = Self {
             path: path.to_owned(),
             root,
@@ -94,16 +94,14 @@ impl BoxDirectory {
         if !is_directory(self.root.as_fd(), name)? {
             return gone(unlinkat(&self.root, name, AtFlags::empty()));
         }
-        // The job may have shut it to its owner, too.
-        chmodat(&self.root, name, Mode::RWXU, AtFlags::empty())?;
-        let inner = openat(&self.root, name, DIRECTORY, Mode::empty())?;
+        let inner = opened(self.root.as_fd(), name)?;
         for entry in entries(inner.as_fd())? {
             if !is_directory(inner.as_fd(), &entry)? {
                 gone(unlinkat(&inner, &entry, AtFlags::empty()))?;
                 continue;
             }
             // A directory that is moved gets another parent, which needs the right to write to it.
-            chmodat(&inner, &entry, Mode::RWXU, AtFlags::empty())?;
+            drop(opened(inner.as_fd(), &entry)?);
             self.moved += 1;
             let moved = format!(".moved-{}", self.moved);
             match renameat(&inner, &entry, &self.root, moved) {
@@ -126,6 +124,23 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
+
+/// A directory, open to its owner: a job may have shut it. No link is followed, whoever puts one there meanwhile.
+fn opened(parent: BorrowedFd<'_>, name: &Name) -> io::Result<OwnedFd> {
+    let opened = match openat(parent, name, DIRECTORY, Mode::empty()) {
+        Err(Errno::ACCESS) => {
+            let flags = DIRECTORY.difference(OFlags::RDONLY).union(OFlags::PATH);
+            let held = openat(parent, name, flags, Mode::empty())?;
+            // Through the descriptor, which cannot be changed without being open: fchmod(2) takes no such one.
+            let itself = format!("/proc/self/fd/{}", held.as_raw_fd());
+            chmodat(CWD, itself, Mode::RWXU, AtFlags::empty())?;
+            openat(&held, c".", DIRECTORY, Mode::empty())?
+        }
+        opened => opened?,
+    };
+    fchmod(&opened, Mode::RWXU)?;
+    Ok(opened)
+}
 
 fn entries(directory: BorrowedFd<'_>) -> io::Result<Vec<Name>> {
     let mut names = Vec::new();
@@ -171,6 +186,8 @@ mod tests {
         symlink(outside.path(), at("link")).unwrap();
         fs::create_dir(at("shut")).unwrap();
         fs::write(at("shut/file"), "x").unwrap();
+        fs::create_dir_all(at("a/shut/inner")).unwrap();
+        fs::set_permissions(at("a/shut"), fs::Permissions::from_mode(0o0)).unwrap();
         fs::create_dir(boxes.path.join(".moved-1")).unwrap();
         fs::set_permissions(at("shut"), fs::Permissions::from_mode(0o0)).unwrap();
         drop(boxes.make(None).unwrap());

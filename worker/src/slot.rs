@@ -13,6 +13,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use rustix::process::geteuid;
 use wpool_protocol::outcome::{Identity, IsolationLevel};
 use wpool_protocol::wire::{
@@ -80,6 +81,8 @@ impl Slot {
             Accounting::Sampling
         };
         let mut ground = Ground::new(&setup)?;
+        hold_together(&ground)
+            .map_err(|error| layers::refused("pid", "begin a session (setsid)", &error))?;
         let directory = boxes(&ground)?;
         // Looked at and copied while the host's root is still there.
         let layout = Layout::look();
@@ -152,6 +155,15 @@ impl Slot {
             layers: self.layers.clone(),
         }
     }
+}
+
+/// Where no pid namespace does it: what holds a job's processes together is in this session, and comes to this process if its init dies.
+fn hold_together(ground: &Ground) -> Result<(), Errno> {
+    if ground.has(Namespaces::PID) {
+        return Ok(());
+    }
+    nix::unistd::setsid()?;
+    nix::sys::prctl::set_child_subreaper(true)
 }
 
 /// Where boxes are that are no mounts.

@@ -86,11 +86,6 @@ fn live(link: &mut Link, store: File, alteration: Alteration) -> io::Result<()> 
     let Some(setup) = greet(link)? else {
         return Ok(());
     };
-    if setup.missing.iter().any(|layer| layer.name == "pid") {
-        // What holds a job's processes together is in this session, and comes to this process if its init dies.
-        nix::unistd::setsid()?;
-        nix::sys::prctl::set_child_subreaper(true)?;
-    }
     let store = Store::new(store, setup.store);
     let slot = match Slot::build(single, setup, alteration) {
         Ok(slot) => slot,

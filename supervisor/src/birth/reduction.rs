@@ -19,12 +19,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use wpool_protocol::id::SlotId;
 use wpool_protocol::wire::{LayerReport, LayerState, Refused};
-use wpool_sys::birth::{BirthError as ProcessError, BirthStep, IdMap};
+use wpool_sys::birth::IdMap;
 use wpool_sys::clone3::can_be_born_into;
 use wpool_sys::namespaces::Namespaces;
 use wpool_worker::directory::BoxDirectory;
 
 use super::BirthError;
+use crate::diagnosis::{Course, Failure, Stage};
 
 /// What the names of directories for boxes begin with.
 const PREFIX: &str = "wpool-boxes-";
@@ -41,7 +42,7 @@ pub struct Reduction {
 struct Boxes {
     path: PathBuf,
     /// Locked as long as this supervisor lives.
-    _lock: File,
+    lock: File,
 }
 
 /// Why a worker did not come to stand.
@@ -59,7 +60,7 @@ pub enum Trouble {
 #[derive(Debug, thiserror::Error)]
 pub enum ReductionError {
     /// What would have to be given up next is needed.
-    #[error("the sandbox cannot be built: {}: {}: {}", .0.layer, .0.reason, .0.remedy)]
+    #[error("the sandbox cannot be built: layer `{}`: {}; remedy: {}", .0.layer, .0.reason, .0.remedy)]
     Refused(Refused),
     /// A worker cannot be born, whatever it is born without.
     #[error("no worker can be started, see `wpool doctor`")]
@@ -92,19 +93,22 @@ impl Reduction {
             let Err(trouble) = try_worker(&reduction) else {
                 return Ok(reduction);
             };
-            let (refused, why) = reduction.blame(&trouble);
             let before = reduction.missing.len();
-            for namespace in refused {
-                reduction.give_up(namespace, &why);
+            let blame = reduction.blame(&trouble);
+            if let Some((blamed, why)) = &blame {
+                for namespace in blamed {
+                    reduction.give_up(*namespace, why);
+                }
+                reduction.give_up_what_is_of_no_use(why);
             }
             if reduction.missing.len() == before {
-                return Err(match trouble {
-                    Trouble::Refused(refused) => ReductionError::Refused(refused),
-                    Trouble::Unborn(error) => ReductionError::Unborn(error),
-                    Trouble::Lost(reason) => ReductionError::Lost(reason),
+                return Err(match (blame, trouble) {
+                    (Some((_, why)), _) => ReductionError::Refused(why),
+                    (None, Trouble::Refused(refused)) => ReductionError::Refused(refused),
+                    (None, Trouble::Unborn(error)) => ReductionError::Unborn(error),
+                    (None, Trouble::Lost(reason)) => ReductionError::Lost(reason),
                 });
             }
-            reduction.give_up_what_is_of_no_use(&why);
             reduction.make_boxes()?;
         }
     }
@@ -140,15 +144,28 @@ impl Reduction {
             return Ok(None);
         };
         let path = boxes.path.join(format!("slot-{slot}"));
-        match DirBuilder::new().mode(0o711).create(&path) {
+        match DirBuilder::new().mode(0o700).create(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => Ok(Some(path)),
         }
     }
 
+    /// Lets others through to what is theirs: a worker or a job with ids of its own.
+    ///
+    /// # Errors
+    ///
+    /// Those of `fchmod(2)`.
+    pub(super) fn let_through(&self, slot: &File) -> io::Result<()> {
+        let through = rustix::fs::Mode::from_raw_mode(0o711);
+        for directory in self.boxes.iter().map(|boxes| &boxes.lock).chain([slot]) {
+            rustix::fs::fchmod(directory, through)?;
+        }
+        Ok(())
+    }
+
     /// What is to blame, and what is known of why.
-    fn blame(&self, trouble: &Trouble) -> (Vec<Namespaces>, Refused) {
-        match trouble {
+    fn blame(&self, trouble: &Trouble) -> Option<(Vec<Namespaces>, Refused)> {
+        let (blamed, failure) = match trouble {
             Trouble::Refused(refused) => {
                 let layer = match &*refused.layer {
                     "pivot_root" => "mount",
@@ -156,25 +173,22 @@ impl Reduction {
                 };
                 let named = Namespaces::named(layer).into_iter();
                 let named = named.filter(|one| !self.lacks().contains(*one));
-                (named.collect(), refused.clone())
+                (named.collect(), Failure::of_layer(refused))
             }
-            Trouble::Unborn(BirthError::Process(error)) => {
-                let blamed = match error.step {
-                    BirthStep::Clone => self.refused_by_the_kernel(),
-                    BirthStep::DenySetgroups | BirthStep::UidMap | BirthStep::GidMap => {
-                        self.unless_missing(Namespaces::USER)
-                    }
-                    BirthStep::Prepare | BirthStep::Settle | BirthStep::Gate => Vec::new(),
+            Trouble::Unborn(error) => {
+                let failure = Failure::of_birth(error)?;
+                let blamed = match failure.stage {
+                    // What was used up for a moment is no reason to do without for good.
+                    _ if failure.course() == Course::Passing => Vec::new(),
+                    Stage::Clone => self.refused_by_the_kernel(),
+                    Stage::Ids => vec![Namespaces::USER.without(self.lacks())],
+                    Stage::Start | Stage::Build => Vec::new(),
                 };
-                (blamed, why(error))
+                (blamed, failure)
             }
-            Trouble::Unborn(_) | Trouble::Lost(_) => (Vec::new(), nothing_known()),
-        }
-    }
-
-    fn unless_missing(&self, one: Namespaces) -> Vec<Namespaces> {
-        let known = self.lacks().contains(one);
-        (!known).then_some(one).into_iter().collect()
+            Trouble::Lost(_) => return None,
+        };
+        Some((blamed, failure.explained()))
     }
 
     /// The namespaces into which no child can be born.
@@ -239,9 +253,7 @@ impl Boxes {
         let path = nix::unistd::mkdtemp(&*template)?;
         let lock = File::open(&path)?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        // A job with an id of its own goes through it to its box.
-        rustix::fs::fchmod(&lock, rustix::fs::Mode::from_raw_mode(0o711))?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock })
     }
 }
 
@@ -278,22 +290,5 @@ fn remove(path: &Path) {
     let removed = BoxDirectory::open(path).and_then(|_| fs::remove_dir(path));
     if let Err(error) = removed {
         tracing::warn!(path = %path.display(), %error, "a directory of boxes is left");
-    }
-}
-
-fn why(error: &ProcessError) -> Refused {
-    let source = &error.source;
-    Refused {
-        layer: String::new(),
-        reason: format!("failed to {}: {source}", error.step),
-        remedy: "see `wpool doctor` for what the host does not allow".to_owned(),
-    }
-}
-
-fn nothing_known() -> Refused {
-    Refused {
-        layer: String::new(),
-        reason: String::new(),
-        remedy: String::new(),
     }
 }

@@ -80,8 +80,10 @@ pub fn can_be_born_into(namespaces: Namespaces) -> io::Result<()> {
     let Some(child) = (unsafe { clone3(namespaces, None) })? else {
         exit_now(0)
     };
-    let id = rustix::process::WaitId::PidFd(child.pidfd.as_fd());
-    rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED)?;
+    rustix::io::retry_on_intr(|| {
+        let id = rustix::process::WaitId::PidFd(child.pidfd.as_fd());
+        rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED)
+    })?;
     Ok(())
 }
 

@@ -38,14 +38,28 @@ const NAMESPACES: u32 = 0x7e02_0000;
 
 /// `sa_family_t`s and types of sockets, as socket(2) takes them.
 pub(super) const AF_UNIX: u32 = 1;
-pub(super) const AF_INET: u32 = 2;
-pub(super) const AF_INET6: u32 = 10;
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
 pub(super) const SOCK_STREAM: u32 = 1;
-pub(super) const SOCK_DGRAM: u32 = 2;
+const SOCK_DGRAM: u32 = 2;
 const SOCK_RAW: u32 = 3;
 const SOCK_PACKET: u32 = 10;
 /// The type without `SOCK_CLOEXEC` and `SOCK_NONBLOCK` (`SOCK_TYPE_MASK`).
 pub(super) const SOCK_TYPE: u32 = 0xf;
+
+/// Sockets of the internet: protocol 0 is the usual one of the type; 6 is TCP, 17 UDP.
+pub(super) const TCP_AND_UDP: Case = Case {
+    when: &[
+        Test::is(0, &[AF_INET, AF_INET6]),
+        Test::OneOf {
+            argument: 1,
+            mask: SOCK_TYPE,
+            values: &[SOCK_STREAM, SOCK_DGRAM],
+        },
+        Test::is(2, &[0, 6, 17]),
+    ],
+    answer: Answer::Allow,
+};
 
 /// A row that says when the call is allowed.
 const fn row(
@@ -127,19 +141,7 @@ const CHECKED: &[Row] = &[
                 when: &[Test::is(0, &[AF_UNIX])],
                 answer: Answer::Allow,
             },
-            // Protocol 0 is the usual one of the type; 6 is TCP, 17 UDP.
-            Case {
-                when: &[
-                    Test::is(0, &[AF_INET, AF_INET6]),
-                    Test::OneOf {
-                        argument: 1,
-                        mask: SOCK_TYPE,
-                        values: &[SOCK_STREAM, SOCK_DGRAM],
-                    },
-                    Test::is(2, &[0, 6, 17]),
-                ],
-                answer: Answer::Allow,
-            },
+            TCP_AND_UDP,
             Case {
                 when: &[
                     Test::is(0, &[AF_INET, AF_INET6]),

@@ -5,7 +5,7 @@
 use nix::errno::Errno;
 use wpool_sys::namespaces::Namespaces;
 
-use super::checked::{AF_INET, AF_INET6, AF_UNIX, EPERM, SOCK_DGRAM, SOCK_STREAM, SOCK_TYPE};
+use super::checked::{AF_UNIX, EPERM, SOCK_STREAM, SOCK_TYPE, TCP_AND_UDP};
 use super::{Answer, Call, Case, Group, Row, Rule, Test, calls};
 
 const EACCES: Answer = Answer::Errno(Errno::EACCES);
@@ -95,18 +95,7 @@ const SOCKET_WITHOUT_PATHS: Row = Row {
                 when: &[Test::is(0, &[AF_UNIX])],
                 answer: EACCES,
             },
-            Case {
-                when: &[
-                    Test::is(0, &[AF_INET, AF_INET6]),
-                    Test::OneOf {
-                        argument: 1,
-                        mask: SOCK_TYPE,
-                        values: &[SOCK_STREAM, SOCK_DGRAM],
-                    },
-                    Test::is(2, &[0, 6, 17]),
-                ],
-                answer: Answer::Allow,
-            },
+            TCP_AND_UDP,
         ],
         otherwise: Answer::Errno(Errno::EAFNOSUPPORT),
     },
@@ -133,28 +122,24 @@ const SOCKETPAIR: Row = Row {
     reason: "pairs that are connected for good: a datagram socket could send to any path (unix_dgram_sendmsg)",
 };
 
-/// One's own only: the process itself is 0 to these calls.
+/// The process itself is 0 to these calls.
+const ITSELF: &[Case] = &[Case {
+    when: &[Test::is(0, &[0])],
+    answer: Answer::Allow,
+}];
+
 const PRIORITIES: [Row; 5] = [
     own(
         Call::new("SYS_sched_setscheduler", libc::SYS_sched_setscheduler),
-        &[Case {
-            when: &[Test::is(0, &[0])],
-            answer: Answer::Allow,
-        }],
+        ITSELF,
     ),
     own(
         Call::new("SYS_sched_setparam", libc::SYS_sched_setparam),
-        &[Case {
-            when: &[Test::is(0, &[0])],
-            answer: Answer::Allow,
-        }],
+        ITSELF,
     ),
     own(
         Call::new("SYS_sched_setattr", libc::SYS_sched_setattr),
-        &[Case {
-            when: &[Test::is(0, &[0])],
-            answer: Answer::Allow,
-        }],
+        ITSELF,
     ),
     // PRIO_PROCESS.
     own(
@@ -201,28 +186,28 @@ const SET_ID: u32 = 0o6000;
 /// `O_CREAT`, and what of `O_TMPFILE` is not `O_DIRECTORY`.
 const CREATES: u32 = 0o100 | 0o20_000_000;
 
-/// No program that gives ids: whoever else is on the machine can reach a box, and would get those of this user.
-const MODES: [Row; 7] = [
-    plain(
-        Call::new("SYS_fchmod", libc::SYS_fchmod),
-        &[Case {
-            when: &[Test::AnyBit {
-                argument: 1,
-                bits: SET_ID,
-            }],
-            answer: EPERM,
-        }],
-    ),
-    plain(
-        Call::new("SYS_creat", libc::SYS_creat),
-        &[Case {
-            when: &[Test::AnyBit {
-                argument: 1,
-                bits: SET_ID,
-            }],
-            answer: EPERM,
-        }],
-    ),
+/// The mode is the second argument, or the third.
+const SECOND: &[Case] = &[Case {
+    when: &[Test::AnyBit {
+        argument: 1,
+        bits: SET_ID,
+    }],
+    answer: EPERM,
+}];
+const THIRD: &[Case] = &[Case {
+    when: &[Test::AnyBit {
+        argument: 2,
+        bits: SET_ID,
+    }],
+    answer: EPERM,
+}];
+
+/// No program that gives ids: whoever else is on the machine can reach a box, and would get those of this user. (mkdir(2) ignores such bits.)
+const MODES: [Row; 6] = [
+    plain(Call::new("SYS_fchmod", libc::SYS_fchmod), SECOND),
+    plain(Call::new("SYS_creat", libc::SYS_creat), SECOND),
+    plain(Call::new("SYS_mknod", libc::SYS_mknod), SECOND),
+    plain(Call::new("SYS_mknodat", libc::SYS_mknodat), THIRD),
     plain(
         Call::new("SYS_open", libc::SYS_open),
         &[Case {
@@ -252,36 +237,6 @@ const MODES: [Row; 7] = [
                     bits: SET_ID,
                 },
             ],
-            answer: EPERM,
-        }],
-    ),
-    plain(
-        Call::new("SYS_mknod", libc::SYS_mknod),
-        &[Case {
-            when: &[Test::AnyBit {
-                argument: 1,
-                bits: SET_ID,
-            }],
-            answer: EPERM,
-        }],
-    ),
-    plain(
-        Call::new("SYS_mknodat", libc::SYS_mknodat),
-        &[Case {
-            when: &[Test::AnyBit {
-                argument: 2,
-                bits: SET_ID,
-            }],
-            answer: EPERM,
-        }],
-    ),
-    plain(
-        Call::new("SYS_mkdir", libc::SYS_mkdir),
-        &[Case {
-            when: &[Test::AnyBit {
-                argument: 1,
-                bits: SET_ID,
-            }],
             answer: EPERM,
         }],
     ),
